@@ -1,0 +1,240 @@
+//! Reads items line by line in a thread of its own, at the pace at which they are taken.
+//!
+//! A line that is not a valid item is a notice with its number and never ends the reading; a line of any length and any
+//! bytes is read without being kept whole beyond a limit.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+use slugline::NewsItem;
+use tokio::sync::mpsc;
+
+/// The longest line that is read, in bytes.
+const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
+/// Items and notices that are read ahead. Few, since each may have a long line.
+const READ_AHEAD: usize = 32;
+/// A buffer that grew beyond this many bytes is not kept for the next line.
+const KEPT_BUFFER_BYTES: usize = 256 * 1024;
+
+/// An input that was opened and not read yet.
+pub(crate) struct Source {
+    reader: Box<dyn Read + Send>,
+    /// Its size where it has one.
+    size_bytes: Option<u64>,
+}
+
+/// What comes of an input while it is read. Dropping the items ends the reading.
+pub(crate) struct Input {
+    /// The items.
+    pub(crate) items: mpsc::Receiver<NewsItem>,
+    /// Everything else, with the end of the input last.
+    pub(crate) notices: mpsc::Receiver<Notice>,
+    /// How far the reading is.
+    pub(crate) position: Arc<Position>,
+}
+
+/// What is not an item.
+pub(crate) enum Notice {
+    /// A line that is no valid item.
+    Invalid(InvalidLine),
+    /// The end, or what prevents it from being reached.
+    End(io::Result<()>),
+}
+
+/// A line that is no valid item, in the form of an outcome: `{"id", "line", "error": {"kind", "message"}}`.
+#[derive(Serialize)]
+pub(crate) struct InvalidLine {
+    id: Option<String>,
+    line: u64,
+    error: LineError,
+}
+
+#[derive(Serialize)]
+struct LineError {
+    kind: &'static str,
+    message: String,
+}
+
+/// How far an input is read.
+#[derive(Debug, Default)]
+pub(crate) struct Position {
+    size_bytes: Option<u64>,
+    bytes: AtomicU64,
+    lines: AtomicU64,
+    blank: AtomicU64,
+}
+
+impl Position {
+    /// Lines so far, blank ones included.
+    pub(crate) fn lines(&self) -> u64 {
+        self.lines.load(Ordering::Relaxed)
+    }
+
+    /// Blank lines so far.
+    pub(crate) fn blank(&self) -> u64 {
+        self.blank.load(Ordering::Relaxed)
+    }
+
+    /// The lines of the whole input that are not blank, estimated by its size. Unknown for a pipe, and for a file that
+    /// turns out to be longer than it was.
+    pub(crate) fn estimated_total(&self) -> Option<u64> {
+        let (size, bytes) = (self.size_bytes?, self.bytes.load(Ordering::Relaxed));
+        let lines = self.lines().saturating_sub(self.blank());
+        let is_usable = bytes > 0 && bytes <= size;
+        is_usable.then(|| (lines as f64 * size as f64 / bytes as f64).round() as u64)
+    }
+}
+
+impl Source {
+    /// Opens a file, or standard input for `-`.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        if path == Path::new("-") {
+            return Ok(Self { reader: Box::new(io::stdin()), size_bytes: None });
+        }
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        if metadata.is_dir() {
+            return Err(ErrorKind::IsADirectory.into());
+        }
+        let size_bytes = metadata.is_file().then_some(metadata.len());
+        Ok(Self { reader: Box::new(file), size_bytes })
+    }
+
+    /// Begins to read, in a thread that ends with the input or when nobody takes its items. A thread of its own, because
+    /// a read of a terminal or a pipe cannot be called off, and a runtime would wait for it.
+    pub(crate) fn read(self) -> io::Result<Input> {
+        let (item_sender, items) = mpsc::channel(READ_AHEAD);
+        let (notice_sender, notices) = mpsc::channel(READ_AHEAD);
+        let position = Arc::new(Position { size_bytes: self.size_bytes, ..Position::default() });
+        let reading = Reading {
+            reader: BufReader::with_capacity(64 * 1024, self.reader),
+            items: item_sender,
+            notices: notice_sender,
+            position: Arc::clone(&position),
+        };
+        std::thread::Builder::new().name("input".into()).spawn(move || reading.run())?;
+        Ok(Input { items, notices, position })
+    }
+}
+
+/// The reading thread's side.
+struct Reading<R> {
+    reader: BufReader<R>,
+    items: mpsc::Sender<NewsItem>,
+    notices: mpsc::Sender<Notice>,
+    position: Arc<Position>,
+}
+
+impl<R: Read> Reading<R> {
+    fn run(mut self) {
+        let end = self.read_lines();
+        // Nobody listens any more when the run has stopped.
+        let _ = self.notices.blocking_send(Notice::End(end));
+    }
+
+    fn read_lines(&mut self) -> io::Result<()> {
+        let mut line = Vec::new();
+        while let Some(length_bytes) = read_line(&mut self.reader, &mut line)? {
+            self.position.bytes.fetch_add(length_bytes, Ordering::Relaxed);
+            let number = self.position.lines.fetch_add(1, Ordering::Relaxed) + 1;
+            // Some editors begin a file with a byte order mark.
+            let mark: &[u8] = if number == 1 { b"\xef\xbb\xbf" } else { b"" };
+            let text = line.strip_prefix(mark).unwrap_or(&line).trim_ascii();
+            let is_taken = match item_of(text, number) {
+                None => {
+                    self.position.blank.fetch_add(1, Ordering::Relaxed);
+                    true
+                }
+                Some(Ok(item)) => self.items.blocking_send(item).is_ok(),
+                Some(Err(invalid)) => self.notices.blocking_send(Notice::Invalid(invalid)).is_ok(),
+            };
+            if !is_taken {
+                break;
+            }
+            if line.capacity() > KEPT_BUFFER_BYTES {
+                line = Vec::new();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads a line into `line`, without its end. Gives the bytes that were read, none at the end of the input. Of a line
+/// that is too long, one byte more than allowed is kept, which shows it.
+fn read_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Option<u64>> {
+    line.clear();
+    let mut read_bytes = 0;
+    loop {
+        let chunk = match reader.fill_buf() {
+            Ok(chunk) => chunk,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        if chunk.is_empty() {
+            return Ok((read_bytes > 0).then_some(read_bytes));
+        }
+        let end = chunk.iter().position(|&byte| byte == b'\n');
+        let content = &chunk[..end.unwrap_or(chunk.len())];
+        let room = (MAX_LINE_BYTES + 1).saturating_sub(line.len());
+        line.extend_from_slice(&content[..content.len().min(room)]);
+        let used = end.map_or(chunk.len(), |end| end + 1);
+        read_bytes += used as u64;
+        reader.consume(used);
+        if end.is_some() {
+            return Ok(Some(read_bytes));
+        }
+    }
+}
+
+/// The item of a line; none for a blank line.
+fn item_of(text: &[u8], number: u64) -> Option<Result<NewsItem, InvalidLine>> {
+    let invalid = |reason: &str| {
+        let error = LineError { kind: "invalid-line", message: format!("line {number}: {reason}") };
+        Some(Err(InvalidLine { id: id_of(text), line: number, error }))
+    };
+    if text.is_empty() {
+        return None;
+    }
+    if text.len() > MAX_LINE_BYTES {
+        return invalid(&format!("longer than {} MiB", MAX_LINE_BYTES / 1024 / 1024));
+    }
+    // Before anything else, since the complaint about another value would quote it.
+    if text[0] != b'{' {
+        return invalid("not a JSON object");
+    }
+    let text = match std::str::from_utf8(text) {
+        Ok(text) => text,
+        Err(error) => return invalid(&format!("not UTF-8 at byte {}", error.valid_up_to() + 1)),
+    };
+    match serde_json::from_str(text) {
+        Ok(item) => Some(Ok(item)),
+        Err(error) => invalid(&reason_of(&error)),
+    }
+}
+
+/// The complaint, without a line number that is always 1.
+fn reason_of(error: &serde_json::Error) -> String {
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    let words = error.to_string();
+    match words.strip_suffix(&place) {
+        Some(words) => format!("{words} at column {}", error.column()),
+        None => words,
+    }
+}
+
+/// The id of a line that has one, whatever is wrong with the rest.
+fn id_of(text: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct OnlyId {
+        id: serde_json::Value,
+    }
+    match serde_json::from_slice(text).ok()? {
+        OnlyId { id: serde_json::Value::String(id) } => Some(id).filter(|id| !id.is_empty()),
+        OnlyId { id: serde_json::Value::Number(id) } => Some(id.to_string()),
+        OnlyId { .. } => None,
+    }
+}

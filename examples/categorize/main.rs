@@ -1,0 +1,280 @@
+//! Categorizes a file or a pipe of news items of any length.
+//!
+//! ```text
+//! cargo run --release --example categorize -- --input items.jsonl --output outcomes.jsonl \
+//!     --taxonomy categories/newsroom.toml --base-url http://localhost:8000/v1 --model Qwen/Qwen2.5-7B-Instruct-AWQ
+//! ```
+//!
+//! `--help` explains the flags, the lines and the exit codes. One loop joins three things: the outcomes of the run, the
+//! lines that never were items, and the clock. Whatever ends the run before its time - the run itself, a signal, the
+//! input - ends the source of items, and the loop goes on until what is under way is settled and written. Only an output
+//! that cannot be written ends everything at once.
+
+mod args;
+mod input;
+mod output;
+mod stop;
+
+#[path = "../support/progress.rs"]
+mod progress;
+#[path = "../support/summary.rs"]
+mod summary;
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt, stream};
+use serde::Serialize;
+use slugline::{NewsItem, OutcomeStream, Stats};
+use tokio::sync::mpsc;
+
+use self::args::Args;
+use self::input::{Input, Notice, Source};
+use self::output::{Output, is_same_file};
+use self::progress::{Counts, Progress};
+use self::stop::Stop;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = match Args::read() {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    match run(&args).await {
+        Ok(End::AllCategorized) => ExitCode::SUCCESS,
+        Ok(End::SomeFailed { .. }) => ExitCode::from(2),
+        Ok(End::Stopped { reason }) | Err(reason) => {
+            complain(&reason);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// How a run ended.
+enum End {
+    AllCategorized,
+    SomeFailed { failed: u64 },
+    Stopped { reason: String },
+}
+
+/// Prepares everything, runs, and reports. An error means that it could not start, or that its report could not be
+/// written.
+async fn run(args: &Args) -> Result<End, String> {
+    refuse_overwriting(args)?;
+    let categorizer = args.categorizer()?;
+    // The input comes first: a mistyped name must not cost the outcomes of an earlier run.
+    let source = Source::open(&args.input).map_err(|error| about("open input", &args.input, &error))?;
+    let output = Output::create(&args.output).map_err(|error| about("create output", &args.output, &error))?;
+    let stats_file = match &args.stats {
+        Some(path) => Some((path, File::create(path).map_err(|error| about("create stats", path, &error))?)),
+        None => None,
+    };
+    let Input { items, notices, position } =
+        source.read().map_err(|error| format!("cannot start a thread: {}", lower_case(&error)))?;
+
+    let stop = Stop::default();
+    let outcomes = categorizer.stream(until_stopped(items, &stop));
+    stop::on_signals(&stop, outcomes.stop_handle());
+    let mut job = Job {
+        outcomes,
+        notices,
+        output,
+        stop,
+        // A bar and the outcomes would write over each other on one terminal.
+        progress: Progress::start(!(output::is_standard(&args.output) && io::IsTerminal::is_terminal(&io::stdout()))),
+        counts: Counts::default(),
+        invalid: 0,
+        position,
+    };
+    let stopped_by = job.work().await;
+    let Job { outcomes, output, progress, counts, invalid, position, .. } = job;
+    progress.finish();
+
+    let written = output.lines();
+    let stopped_by = match output.finish() {
+        Ok(()) => stopped_by,
+        Err(error) => stopped_by.or_else(|| Some(about("write output", &args.output, &error))),
+    };
+    let (lines, blank) = (position.lines(), position.blank());
+    let end = match stopped_by {
+        Some(reason) => {
+            let reason = format!("{reason} (stopped; {lines} lines of the input read, {written} lines written)");
+            End::Stopped { reason }
+        }
+        None if counts.failed > 0 => End::SomeFailed { failed: counts.failed },
+        None => End::AllCategorized,
+    };
+
+    let stats = outcomes.stats();
+    print_summary(&stats, invalid);
+    if let Some((path, file)) = stats_file {
+        let report = report(&stats, InputLines { lines, blank, invalid }, &end);
+        write_report(file, &report).map_err(|error| about("write stats", path, &error))?;
+    }
+    Ok(end)
+}
+
+/// A run under way.
+struct Job<S> {
+    outcomes: OutcomeStream<S>,
+    notices: mpsc::Receiver<Notice>,
+    output: Output,
+    stop: Stop,
+    progress: Progress,
+    counts: Counts,
+    /// Lines that are no valid items.
+    invalid: u64,
+    position: std::sync::Arc<input::Position>,
+}
+
+impl<S: Stream<Item = NewsItem>> Job<S> {
+    /// Works until everything is settled and written, and gives the reason if that was before the end of the input.
+    async fn work(&mut self) -> Option<String> {
+        let mut stopped_by = None;
+        let mut every_second = tokio::time::interval(Duration::from_secs(1));
+        let (mut is_settled, mut is_read) = (false, false);
+        while !(is_settled && is_read) {
+            let written = tokio::select! {
+                outcome = self.outcomes.next(), if !is_settled => match outcome {
+                    Some(outcome) => {
+                        self.count(outcome.result.is_err());
+                        self.output.line(&outcome)
+                    }
+                    None => {
+                        is_settled = true;
+                        Ok(())
+                    }
+                },
+                notice = self.notices.recv(), if !is_read => match notice {
+                    Some(Notice::Invalid(invalid)) => {
+                        self.invalid += 1;
+                        self.count(true);
+                        self.output.line(&invalid)
+                    }
+                    Some(Notice::End(end)) => {
+                        is_read = true;
+                        let reason = |error| format!("cannot read on after line {}: {}", self.position.lines(), lower_case(&error));
+                        stopped_by = stopped_by.or(end.err().map(reason));
+                        Ok(())
+                    }
+                    None => {
+                        is_read = true;
+                        stopped_by = stopped_by.or_else(|| Some("the reading of the input broke down".to_owned()));
+                        Ok(())
+                    }
+                },
+                _ = every_second.tick() => self.output.flush_if_due(),
+            };
+            if let Err(error) = written {
+                // Nothing that is still under way could be kept.
+                return Some(format!("cannot write output: {}", lower_case(&error)));
+            }
+            if let Some(error) = self.outcomes.error() {
+                stopped_by = Some(error.to_string());
+                self.stop.stop();
+            }
+            // A stopped source may never end by itself: its thread may wait for a line that does not come.
+            is_read |= is_settled && self.stop.is_stopped();
+            self.counts.total = self.position.estimated_total();
+            self.progress.update(self.counts);
+        }
+        stopped_by
+    }
+
+    fn count(&mut self, is_failed: bool) {
+        self.counts.done += 1;
+        self.counts.failed += u64::from(is_failed);
+    }
+}
+
+/// The items as a stream that ends when the run is stopped, which drops the receiver and so ends the reading thread.
+fn until_stopped(mut items: mpsc::Receiver<NewsItem>, stop: &Stop) -> impl Stream<Item = NewsItem> {
+    stream::poll_fn(move |cx| items.poll_recv(cx)).take_until(Box::pin(stop.clone().stopped()))
+}
+
+fn refuse_overwriting(args: &Args) -> Result<(), String> {
+    let mut pairs =
+        vec![("output", &args.output, "input", &args.input), ("output", &args.output, "taxonomy", &args.taxonomy)];
+    if let Some(stats) = &args.stats {
+        let others = [("input", &args.input), ("taxonomy", &args.taxonomy), ("output", &args.output)];
+        pairs.extend(others.map(|(role, path)| ("stats", stats, role, path)));
+    }
+    match pairs.iter().find(|(_, target, _, needed)| is_same_file(target, needed)) {
+        Some((role, target, other, _)) => {
+            Err(format!("--{role} {} is the same file as --{other} and would overwrite it", target.display()))
+        }
+        None => Ok(()),
+    }
+}
+
+fn print_summary(stats: &Stats, invalid: u64) {
+    let mut err = io::stderr();
+    let mut lines = summary::summary(stats);
+    if invalid > 0 {
+        lines.push(format!("lines     {invalid} of the input are no valid items"));
+    }
+    for line in lines {
+        let _ = writeln!(err, "{line}");
+    }
+}
+
+/// What `--stats` writes: what the library measured, with what only this program knows.
+#[derive(Serialize)]
+struct RunReport<'a> {
+    exit: Exit,
+    input: InputLines,
+    items_per_second: f64,
+    cached_share: Option<f64>,
+    #[serde(flatten)]
+    stats: &'a Stats,
+}
+
+#[derive(Serialize)]
+struct Exit {
+    code: u8,
+    reason: String,
+}
+
+/// The lines of the input, as far as it was read.
+#[derive(Serialize)]
+struct InputLines {
+    lines: u64,
+    blank: u64,
+    invalid: u64,
+}
+
+fn report<'a>(stats: &'a Stats, input: InputLines, end: &End) -> RunReport<'a> {
+    let exit = match end {
+        End::AllCategorized => Exit { code: 0, reason: "all items are categorized".to_owned() },
+        End::SomeFailed { failed } => Exit { code: 2, reason: format!("finished, {failed} lines have errors") },
+        End::Stopped { reason } => Exit { code: 1, reason: reason.clone() },
+    };
+    let (items_per_second, cached_share) = (stats.items_per_second(), stats.cached_share());
+    RunReport { exit, input, items_per_second, cached_share, stats }
+}
+
+fn write_report(mut file: File, report: &RunReport<'_>) -> io::Result<()> {
+    let mut json = serde_json::to_vec_pretty(report)?;
+    json.push(b'\n');
+    file.write_all(&json)
+}
+
+fn about(action: &str, path: &Path, error: &io::Error) -> String {
+    format!("cannot {action} {}: {}", path.display(), lower_case(error))
+}
+
+/// An error in the style of our own.
+fn lower_case(error: &io::Error) -> String {
+    let words = error.to_string();
+    let mut chars = words.chars();
+    chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or(words)
+}
+
+/// Prints an error in one line. Nobody is left to tell if that fails.
+fn complain(reason: &str) {
+    let line = reason.split_whitespace().collect::<Vec<_>>().join(" ");
+    let _ = writeln!(io::stderr(), "error: {line}");
+}

@@ -1,0 +1,82 @@
+//! What a run measured, in a few lines for people. What the server did not say is called unknown, never zero.
+
+use slugline::Stats;
+
+/// The lines, without items that never reached the run.
+pub(crate) fn summary(stats: &Stats) -> Vec<String> {
+    let settled = stats.categorized + stats.failed.values().sum::<u64>();
+    let mut lines = vec![
+        format!(
+            "speed     {:.2} items/s: {} items in {:.1} s, {} requests, at most {} in flight",
+            stats.items_per_second(),
+            grouped(settled),
+            stats.elapsed_s,
+            grouped(stats.requests),
+            stats.max_in_flight,
+        ),
+        format!("latency   {}", latency(stats)),
+        format!("tokens    {}", tokens(stats, settled)),
+        format!("failed    {}", counts(stats.failed.iter())),
+    ];
+    if stats.duplicates > 0 {
+        lines.push(format!("copies    {} items answered as copies of another", grouped(stats.duplicates)));
+    }
+    if stats.retries + stats.reasked + stats.splits + stats.shortened > 0 || !stats.failures.is_empty() {
+        lines.push(format!(
+            "again     {} packs sent again, {} items asked again, {} packs split, {} items cut; failed attempts: {}",
+            stats.retries,
+            stats.reasked,
+            stats.splits,
+            stats.shortened,
+            counts(stats.failures.iter()),
+        ));
+    }
+    lines
+}
+
+fn latency(stats: &Stats) -> String {
+    if stats.answered == 0 {
+        return "unknown, no request was answered".to_owned();
+    }
+    let seconds = |ms: u64| ms as f64 / 1_000.0;
+    format!("p50 {:.2} s, p95 {:.2} s a request", seconds(stats.latency.p50_ms), seconds(stats.latency.p95_ms))
+}
+
+fn tokens(stats: &Stats, settled: u64) -> String {
+    // An answer has a prompt and an output; where both sums are zero, the server did not count.
+    let known = |tokens: u64| (tokens > 0).then(|| grouped(tokens)).unwrap_or_else(unknown);
+    let cached = match (stats.cached_tokens, stats.cached_share()) {
+        (Some(tokens), Some(share)) => format!("{} = {:.0} %", grouped(tokens), 100.0 * share),
+        _ => unknown(),
+    };
+    let mut line =
+        format!("prompt {} (cached {cached}), output {}", known(stats.prompt_tokens), known(stats.output_tokens));
+    if stats.prompt_tokens > 0 && settled > 0 {
+        let per_item = |tokens: u64| tokens as f64 / settled as f64;
+        line += &format!("; per item {:.0} + {:.1}", per_item(stats.prompt_tokens), per_item(stats.output_tokens));
+    }
+    line
+}
+
+fn unknown() -> String {
+    "unknown".to_owned()
+}
+
+/// Counts by kind, or "none".
+fn counts<K: AsRef<str>>(counts: impl Iterator<Item = (K, impl std::borrow::Borrow<u64>)>) -> String {
+    let kinds: Vec<_> = counts.map(|(kind, count)| format!("{} {}", grouped(*count.borrow()), kind.as_ref())).collect();
+    if kinds.is_empty() { "none".to_owned() } else { kinds.join(", ") }
+}
+
+/// A number with commas between its thousands.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() * 4 / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}

@@ -1,0 +1,111 @@
+//! The id contract: exactly the pack's ids, each once, each label in the taxonomy.
+
+use super::Fault;
+use super::read::Object;
+use crate::taxonomy::Taxonomy;
+
+/// Holds the objects of an answer against a pack of `pack_len` items with the ids 1 to `pack_len`. Gives for every item,
+/// in order, its category and object, or why it has none.
+///
+/// An object with an id of no item is ignored as long as every item has its own; otherwise the model may have counted
+/// from another number, and then every label may be that of a neighbour: none is accepted.
+pub(crate) fn check<'o, 'a>(
+    objects: &'o [Object<'a>],
+    pack_len: usize,
+    was_cut: bool,
+    taxonomy: &Taxonomy,
+) -> Vec<Result<(usize, &'o Object<'a>), Fault>> {
+    let absent = match (was_cut, objects.is_empty()) {
+        (true, _) => Fault::Cut,
+        (false, true) => Fault::Unreadable,
+        (false, false) => Fault::Missing,
+    };
+    let mut slots: Vec<Result<&Object<'a>, Fault>> = vec![Err(absent); pack_len];
+    let mut has_foreign = false;
+    for object in objects {
+        let slot = usize::try_from(object.id).ok().and_then(|id| slots.get_mut(id.checked_sub(1)?));
+        match slot {
+            Some(slot) if *slot == Err(absent) => *slot = Ok(object),
+            Some(slot) => *slot = Err(Fault::Repeated),
+            None => has_foreign = true,
+        }
+    }
+    if has_foreign && slots.contains(&Err(absent)) {
+        return vec![Err(Fault::Shifted); pack_len];
+    }
+    slots
+        .into_iter()
+        .map(|slot| {
+            let object = slot?;
+            let category = taxonomy.position(&object.label).ok_or(Fault::UnknownLabel)?;
+            Ok((category, object))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::read::read;
+    use super::*;
+    use crate::Category;
+
+    fn labels(text: &str, pack_len: usize, was_cut: bool) -> Vec<Result<usize, Fault>> {
+        let taxonomy = Taxonomy::new(
+            "t",
+            "1",
+            [Category::new("sport", "Sport", "Games."), Category::new("sci-tech", "Sci/Tech", "Science.")],
+        )
+        .unwrap();
+        let reading = read(text, pack_len);
+        let checked = check(&reading.objects, pack_len, was_cut, &taxonomy);
+        checked.into_iter().map(|slot| slot.map(|(category, _)| category)).collect()
+    }
+
+    fn answer(pairs: &[(u64, &str)]) -> String {
+        let objects: Vec<_> =
+            pairs.iter().map(|(id, label)| format!("{{\"id\":{id},\"category\":\"{label}\"}}")).collect();
+        format!("[{}]", objects.join(","))
+    }
+
+    #[test]
+    fn ids_decide_not_positions() {
+        assert_eq!(labels(&answer(&[(2, "sport"), (1, "sci-tech")]), 2, false), [Ok(1), Ok(0)]);
+    }
+
+    #[test]
+    fn spelling_variants_of_a_label_are_the_label() {
+        assert_eq!(labels(&answer(&[(1, "Sci/Tech"), (2, " SPORT ")]), 2, false), [Ok(1), Ok(0)]);
+        assert_eq!(labels(&answer(&[(1, "sports"), (2, "")]), 2, false), [Err(Fault::UnknownLabel); 2]);
+    }
+
+    #[test]
+    fn a_bad_item_does_not_cost_its_neighbours() {
+        let found = labels(&answer(&[(1, "sport"), (2, "gossip"), (3, "sport"), (3, "sport")]), 4, false);
+        assert_eq!(found, [Ok(0), Err(Fault::UnknownLabel), Err(Fault::Repeated), Err(Fault::Missing)]);
+    }
+
+    #[test]
+    fn three_copies_are_still_repeated() {
+        assert_eq!(labels(&answer(&[(1, "sport"), (1, "sport"), (1, "sport")]), 1, false), [Err(Fault::Repeated)]);
+    }
+
+    #[test]
+    fn a_model_that_counts_from_another_number_is_not_believed() {
+        for ids in [[0, 1, 2], [2, 3, 4], [11, 12, 13]] {
+            let pairs: Vec<_> = ids.into_iter().map(|id| (id, "sport")).collect();
+            assert_eq!(labels(&answer(&pairs), 3, false), [Err(Fault::Shifted); 3], "{ids:?}");
+        }
+    }
+
+    #[test]
+    fn an_invented_item_beside_all_the_real_ones_is_ignored() {
+        assert_eq!(labels(&answer(&[(1, "sport"), (2, "sport"), (3, "sport")]), 2, false), [Ok(0), Ok(0)]);
+    }
+
+    #[test]
+    fn a_cut_answer_keeps_its_whole_objects() {
+        let cut = answer(&[(1, "sport"), (2, "sci-tech")]);
+        assert_eq!(labels(&cut[..cut.len() - 5], 2, true), [Ok(0), Err(Fault::Cut)]);
+        assert_eq!(labels("", 2, false), [Err(Fault::Unreadable); 2]);
+    }
+}

@@ -1,0 +1,68 @@
+//! From the bytes that a model wrote to labels that keep the id contract. Pure functions, fuzzed.
+//!
+//! [`read`](read::read) finds the objects of the answer, [`check`](check::check) holds them against the pack, and
+//! [`confidence`] puts probabilities to the labels. Nothing here repairs a value or guesses a label: what is not clearly
+//! an answer to one item of the pack is asked again.
+
+pub(crate) mod check;
+pub(crate) mod confidence;
+pub(crate) mod read;
+pub(crate) mod schema;
+
+use crate::taxonomy::Taxonomy;
+
+/// A label that passed every check.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Label {
+    /// The position of the category in the taxonomy.
+    pub(crate) category: usize,
+    /// The probability over the labels of the taxonomy, highest first; empty when the server gave none.
+    pub(crate) probabilities: Vec<(usize, f32)>,
+}
+
+/// Why an item of a pack has no label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Fault {
+    /// No object could be read from the answer.
+    Unreadable,
+    /// The answer has no object for the item.
+    Missing,
+    /// The answer has more than one object for the item.
+    Repeated,
+    /// The label is of no category.
+    UnknownLabel,
+    /// Ids of no item stand beside missing ones, so the labels may be shifted.
+    Shifted,
+    /// The answer was cut before the item.
+    Cut,
+}
+
+/// Reads and checks a whole answer: what the pack's items, in order, got.
+pub(crate) fn understand(
+    text: &str,
+    was_cut: bool,
+    tokens: Option<&[confidence::Token]>,
+    pack_len: usize,
+    taxonomy: &Taxonomy,
+) -> Vec<Result<Label, Fault>> {
+    let reading = read::read(text, pack_len);
+    check::check(&reading.objects, pack_len, was_cut, taxonomy)
+        .into_iter()
+        .map(|checked| {
+            checked.map(|(category, object)| Label {
+                category,
+                probabilities: tokens
+                    .and_then(|tokens| confidence::probabilities(tokens, object.label_at?, &object.label, taxonomy))
+                    .unwrap_or_default(),
+            })
+        })
+        .collect()
+}
+
+/// Reads an answer as the run loop does and drops the result: for fuzzing, since nothing inside is public.
+#[cfg(feature = "testing")]
+pub(crate) fn fuzz(text: &str, pack_len: usize, taxonomy: &Taxonomy) {
+    let labels = understand(text, false, None, pack_len, taxonomy);
+    assert_eq!(labels.len(), pack_len);
+    assert!(labels.iter().flatten().all(|label| label.category < taxonomy.len()));
+}

@@ -1,0 +1,187 @@
+//! Finds the answer objects in what a model wrote: strict JSON first, then whole objects out of a dirty or cut text.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// One object of an answer, nothing in it checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Object<'a> {
+    pub(crate) id: u64,
+    pub(crate) label: Cow<'a, str>,
+    /// The byte in the text where the label begins; none when the label has escapes.
+    pub(crate) label_at: Option<usize>,
+}
+
+/// What was found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reading<'a> {
+    pub(crate) objects: Vec<Object<'a>>,
+    /// Whether the text was exactly the JSON that was asked for.
+    pub(crate) strict: bool,
+}
+
+/// The longest text that is looked at, per item of the pack.
+const MAX_BYTES_PER_ITEM: usize = 16 * 1024;
+/// How many values are tried while salvaging, per item of the pack.
+const MAX_STEPS_PER_ITEM: usize = 64;
+
+#[derive(Deserialize)]
+struct Wrapped<'a> {
+    #[serde(borrow)]
+    items: Vec<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow)]
+    id: &'a RawValue,
+    #[serde(borrow)]
+    category: Cow<'a, str>,
+}
+
+/// Reads the objects of an answer to `pack_len` items, in the order of the text. Never fails: what cannot be read is not
+/// there.
+pub(crate) fn read(text: &str, pack_len: usize) -> Reading<'_> {
+    let bound = MAX_BYTES_PER_ITEM.saturating_mul(pack_len.max(1));
+    if text.len() <= bound {
+        let array = serde_json::from_str::<Vec<&RawValue>>(text)
+            .or_else(|_| serde_json::from_str::<Wrapped<'_>>(text).map(|wrapped| wrapped.items));
+        if let Ok(values) = array {
+            let objects: Vec<_> = values.iter().filter_map(|value| object(value.get(), text)).collect();
+            let strict = objects.len() == values.len();
+            return Reading { objects, strict };
+        }
+    }
+    let mut end = text.len().min(bound);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    Reading { objects: salvage(&text[..end], text, pack_len), strict: false }
+}
+
+/// Takes whole answer objects out of a text that is not JSON: fenced, with prose around it, after a think block, or cut.
+///
+/// Objects are taken wherever they stand; if a model wrote a draft before its answer, the ids are repeated and the check
+/// refuses them.
+fn salvage<'a>(text: &'a str, whole: &'a str, pack_len: usize) -> Vec<Object<'a>> {
+    let mut rest = match text.rfind("</think>") {
+        Some(at) => &text[at + "</think>".len()..],
+        // A think block that never ends holds drafts, not an answer.
+        None if text.trim_start().starts_with("<think>") => "",
+        None => text,
+    };
+    let mut objects = Vec::new();
+    for _ in 0..MAX_STEPS_PER_ITEM.saturating_mul(pack_len.max(1)) {
+        let Some(start) = rest.find('{') else { break };
+        rest = &rest[start..];
+        let mut values = serde_json::Deserializer::from_str(rest).into_iter::<&RawValue>();
+        match values.next() {
+            Some(Ok(value)) => match object(value.get(), whole) {
+                Some(found) => {
+                    objects.push(found);
+                    rest = &rest[value.get().len()..];
+                }
+                // Some other object: perhaps the wrapper, so look inside it.
+                None => rest = &rest[1..],
+            },
+            _ => rest = &rest[1..],
+        }
+    }
+    objects
+}
+
+/// Reads one object. An id may be written as a string of digits: that is another way to write it, not another value.
+fn object<'a>(json: &'a str, whole: &str) -> Option<Object<'a>> {
+    let fields: Fields<'a> = serde_json::from_str(json).ok()?;
+    let id = fields.id.get();
+    let digits = id.strip_prefix('"').and_then(|id| id.strip_suffix('"')).unwrap_or(id);
+    let id = if digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse().ok()? } else { return None };
+    let label_at = match &fields.category {
+        Cow::Borrowed(label) => (label.as_ptr() as usize).checked_sub(whole.as_ptr() as usize),
+        Cow::Owned(_) => None,
+    };
+    Some(Object { id, label: fields.category, label_at })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pairs(text: &str) -> Vec<(u64, String)> {
+        read(text, 3).objects.into_iter().map(|object| (object.id, object.label.into_owned())).collect()
+    }
+
+    fn expected() -> Vec<(u64, String)> {
+        vec![(1, "sport".into()), (2, "a".into())]
+    }
+
+    const ANSWER: &str = r#"[{"id":1,"category":"sport"},{"id":2,"category":"a"}]"#;
+
+    #[test]
+    fn strict_json_bare_or_wrapped_is_read_as_such() {
+        for text in [ANSWER.to_owned(), format!("{{\"items\": {ANSWER}}}"), format!(" \n{ANSWER}\n ")] {
+            let reading = read(&text, 2);
+            assert!(reading.strict, "{text}");
+            assert_eq!(pairs(&text), expected());
+        }
+    }
+
+    #[test]
+    fn the_place_of_the_label_is_known() {
+        let reading = read(ANSWER, 2);
+        for object in &reading.objects {
+            let at = object.label_at.unwrap();
+            assert_eq!(&ANSWER[at..at + object.label.len()], object.label);
+        }
+        let escaped = r#"[{"id":1,"category":"sp\u006frt"}]"#;
+        assert_eq!(read(escaped, 1).objects[0], Object { id: 1, label: "sport".into(), label_at: None });
+    }
+
+    #[test]
+    fn whole_objects_are_salvaged_from_dirty_text() {
+        for text in [
+            format!("```json\n{ANSWER}\n```"),
+            format!("Here is the answer you want: {ANSWER} Hope {{this}} helps [1]."),
+            format!("<think>Maybe [{{\"id\":1,\"category\":\"b\"}}]?</think>\n{ANSWER}"),
+            format!("{}{}", &ANSWER[..ANSWER.len() - 1], r#",{"id":3,"catego"#),
+            ANSWER.replace("},{", "}\n{"),
+            format!("{{\"result\": {{\"labels\": {ANSWER}}}"),
+            ANSWER.replace(":1", ":\"1\""),
+            ANSWER.replace('}', ",\"why\":NaN}").replace(",\"why\":NaN", ""),
+        ] {
+            assert_eq!(pairs(&text), expected(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_an_answer_is_not_there() {
+        for text in [
+            "",
+            "null",
+            "[]",
+            "sport",
+            "[\"sport\"]",
+            "{\"id\":1}",
+            "[{\"id\":-1,\"category\":\"a\"}]",
+            "[{\"id\":1.5,\"category\":\"a\"}]",
+            "[{\"id\":\"\",\"category\":\"a\"}]",
+            "[{\"id\":1,\"category\":null}]",
+            "[{\"id\":1,\"category\":[\"a\"]}]",
+            "[{\"id\":1,\"id\":2,\"category\":\"a\"}]",
+            "[{\"id\":99999999999999999999,\"category\":\"a\"}]",
+            "<think>[{\"id\":1,\"category\":\"a\"}]",
+        ] {
+            assert_eq!(pairs(text), [], "{text}");
+        }
+    }
+
+    #[test]
+    fn deep_or_endless_text_is_bounded() {
+        for part in ["[", "{", "{\"a\":", "\n", "{\"id\":1,", "[{\"id\":1,\"category\":\"a\"},"] {
+            let text = part.repeat(400_000 / part.len());
+            assert!(read(&text, 3).objects.len() <= 3 * MAX_STEPS_PER_ITEM);
+        }
+    }
+}

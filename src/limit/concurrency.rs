@@ -1,0 +1,80 @@
+//! How many requests an endpoint has in flight: additive increase, multiplicative decrease.
+//!
+//! Chiu and Jain (1989) showed that this pair converges to a fair and efficient share; TCP has used it since. The signal
+//! is explicit overload or a timeout, never plain latency: latency follows the length of the answers, and a limiter on
+//! latency takes long answers for congestion.
+
+use tokio::time::Instant;
+
+/// What remains of the limit after overload.
+const DECREASE: f64 = 0.7;
+
+/// The limit of one endpoint.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ConcurrencyLimit {
+    limit: f64,
+    max: f64,
+    decreased_at: Option<Instant>,
+}
+
+impl ConcurrencyLimit {
+    /// A limit that begins at `start` and stays within 1 and `max`.
+    pub(crate) fn new(start: usize, max: usize) -> Self {
+        let max = max.max(1) as f64;
+        Self { limit: (start as f64).clamp(1.0, max), max, decreased_at: None }
+    }
+
+    /// The requests that may be in flight, at least 1.
+    pub(crate) fn current(&self) -> usize {
+        self.limit as usize
+    }
+
+    /// A request succeeded: one more after a limit's worth of them, while the limit is in use.
+    pub(crate) fn succeeded(&mut self, in_flight: usize) {
+        if in_flight >= self.current() {
+            self.limit = (self.limit + 1.0 / self.limit).min(self.max);
+        }
+    }
+
+    /// A request met overload. Those sent before the last decrease say nothing new.
+    pub(crate) fn overloaded(&mut self, admitted_at: Instant) {
+        if self.decreased_at.is_none_or(|decreased_at| admitted_at > decreased_at) {
+            self.limit = (self.limit * DECREASE).max(1.0);
+            self.decreased_at = Some(Instant::now());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_more_for_a_limit_s_worth_of_successes_in_use() {
+        let mut limit = ConcurrencyLimit::new(10, 25);
+        (0..50).for_each(|_| limit.succeeded(3));
+        assert_eq!(limit.current(), 10, "the limit was not in use");
+        (0..11).for_each(|_| limit.succeeded(11));
+        assert_eq!(limit.current(), 11);
+        (0..10_000).for_each(|_| limit.succeeded(25));
+        assert_eq!(limit.current(), 25);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_decrease_for_all_requests_of_one_overload() {
+        let mut limit = ConcurrencyLimit::new(20, 25);
+        let admitted_at = Instant::now();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        (0..20).for_each(|_| limit.overloaded(admitted_at));
+        assert_eq!(limit.current(), 14);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        for _ in 0..50 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            limit.overloaded(Instant::now());
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert_eq!(limit.current(), 1, "never below one");
+    }
+}

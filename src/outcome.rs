@@ -1,0 +1,137 @@
+//! What became of an item.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+
+use crate::error::{Error, ItemError};
+use crate::prompt::PromptVersion;
+use crate::stats::Stats;
+use crate::taxonomy::CategoryId;
+
+/// What became of one item: a category of the taxonomy, or the reason why there is none.
+///
+/// Serialized it is one flat object: `{"id", "category", "name", "confidence", …}` or `{"id", "error": {"kind",
+/// "message", …}}`.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// The item's id as the caller gave it.
+    pub id: String,
+    /// The item's number in the input, from 0. It tells items apart that share an id.
+    pub index: u64,
+    /// The category, or why there is none.
+    pub result: Result<Assignment, ItemError>,
+}
+
+/// A category given to an item, and how it came about.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Assignment {
+    /// The category's id, always one of the taxonomy.
+    pub category: CategoryId,
+    /// The category's name.
+    pub name: Arc<str>,
+    /// Whether the model chose the category that means "none of these". Items that were given up are errors instead.
+    pub is_fallback: bool,
+    /// The probability of the category among all labels, 0 to 1, as the model puts it; none when the server gives no
+    /// log-probabilities.
+    pub confidence: Option<f32>,
+    /// The next most probable categories, at most three, highest first.
+    pub runners_up: Vec<(CategoryId, f32)>,
+    /// Where the answer came from.
+    pub origin: Origin,
+}
+
+/// Where an answer came from.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Origin {
+    /// The base address of the endpoint that answered.
+    pub endpoint: Arc<str>,
+    /// The model that was asked for.
+    pub model: Arc<str>,
+    /// The prompt that was used.
+    pub prompt_version: PromptVersion,
+    /// How often the item was part of a request, from 1.
+    pub attempts: u32,
+    /// How many items the answered request had.
+    pub pack_size: usize,
+    /// The id of the equal item that was asked in place of this one.
+    pub duplicate_of: Option<String>,
+}
+
+impl Serialize for Outcome {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("id", &self.id)?;
+        match &self.result {
+            Ok(assignment) => {
+                map.serialize_entry("category", &assignment.category)?;
+                map.serialize_entry("name", &assignment.name)?;
+                map.serialize_entry("confidence", &assignment.confidence.map(rounded))?;
+                if !assignment.runners_up.is_empty() {
+                    let runners_up: Vec<_> =
+                        assignment.runners_up.iter().map(|(category, share)| (category, rounded(*share))).collect();
+                    map.serialize_entry("runners_up", &runners_up)?;
+                }
+                let origin = &assignment.origin;
+                map.serialize_entry("endpoint", &origin.endpoint)?;
+                map.serialize_entry("model", &origin.model)?;
+                map.serialize_entry("prompt_version", &origin.prompt_version)?;
+                map.serialize_entry("attempts", &origin.attempts)?;
+                map.serialize_entry("pack_size", &origin.pack_size)?;
+                if let Some(id) = &origin.duplicate_of {
+                    map.serialize_entry("duplicate_of", id)?;
+                }
+            }
+            Err(error) => map.serialize_entry("error", error)?,
+        }
+        map.end()
+    }
+}
+
+/// Rounded to four digits, which is more than a probability of a language model is worth.
+fn rounded(probability: f32) -> f64 {
+    (f64::from(probability) * 10_000.0).round() / 10_000.0
+}
+
+/// The outcomes of a whole run, in the order of the input, with what was measured.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Report {
+    /// One outcome per item, in the order of the input.
+    pub outcomes: Vec<Outcome>,
+    /// What the run measured.
+    pub stats: Stats,
+    /// Why the run stopped before its end, if it did; the items that were not settled then say so.
+    pub error: Option<Error>,
+}
+
+impl Report {
+    /// The number of items that have a category.
+    pub fn categorized(&self) -> usize {
+        self.outcomes.iter().filter(|outcome| outcome.result.is_ok()).count()
+    }
+
+    /// The outcomes without a category.
+    pub fn failures(&self) -> impl Iterator<Item = (&Outcome, &ItemError)> {
+        self.outcomes.iter().filter_map(|outcome| Some((outcome, outcome.result.as_ref().err()?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ItemErrorKind;
+
+    #[test]
+    fn both_kinds_of_outcome_are_flat_objects() {
+        let failed = Outcome { id: "a".into(), index: 0, result: Err(ItemError::of(ItemErrorKind::Empty)) };
+        assert_eq!(
+            serde_json::to_string(&failed).unwrap(),
+            r#"{"id":"a","error":{"kind":"empty","message":"title and body have no text to categorize","status":"permanent","attempts":0}}"#
+        );
+    }
+}

@@ -1,0 +1,95 @@
+//! One attempt: write the request, send it, read the answer. Runs as a task of its own, so that requests make progress
+//! and time out rightly even while the consumer of the outcomes is busy.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+use tokio::time::Instant;
+
+use super::Shared;
+use crate::answer::{self, Fault, Label};
+use crate::error::Failure;
+use crate::prompt::clean::CleanText;
+use crate::prompt::frame::{self, CLOSING_TOKENS, FRAME_TOKENS};
+use crate::server::wire::{
+    ChatRequest, CompletionRequest, Finish, Options, Request, SystemMessage, Usage, UserMessage,
+};
+use crate::server::{Admission, Api, Attempt, Refused, Verdict, judge};
+
+/// What an attempt came to, for the run loop to settle.
+#[derive(Debug)]
+pub(super) struct Finished {
+    pub(super) admission: Admission,
+    pub(super) result: AttemptResult,
+}
+
+#[derive(Debug)]
+pub(super) enum AttemptResult {
+    /// The model answered; one label or fault for each item of the pack, in its order.
+    Answered { labels: Vec<Result<Label, Fault>>, latency: Duration, usage: Option<Usage> },
+    /// There is no answer.
+    Failed { failure: Failure, retry_after: Option<Duration>, refused: Option<Refused>, context_tokens: Option<usize> },
+}
+
+/// How many alternatives are asked for at each token: as many as vLLM and OpenAI allow.
+const TOP_LOGPROBS: u32 = 20;
+
+pub(super) async fn attempt(shared: Arc<Shared>, texts: Vec<Arc<CleanText>>, admission: Admission) -> Finished {
+    let request = request(&shared, &texts, &admission);
+    let started = Instant::now();
+    let endpoint = admission.endpoint();
+    let attempt = match tokio::time::timeout(admission.timeout, endpoint.transport.send(&request)).await {
+        Ok(Ok(response)) => Attempt::Response(response),
+        Ok(Err(error)) => Attempt::Error(error),
+        Err(_) => Attempt::TimedOut(admission.timeout),
+    };
+    let latency = started.elapsed();
+    let key = endpoint.key.as_ref().map(ExposeSecret::expose_secret);
+    let result = match judge(attempt, &endpoint.base_url, request.items_text(), key) {
+        Verdict::Failed { failure, retry_after, refused, context_tokens } => {
+            AttemptResult::Failed { failure, retry_after, refused, context_tokens }
+        }
+        Verdict::Answer(completion) => {
+            if let Some(usage) = completion.usage {
+                shared.estimator.observe(shared.prefix.tokens(), items_tokens(&texts), usage.prompt_tokens);
+            }
+            let was_cut = completion.finish == Finish::Length;
+            let tokens = completion.tokens.as_deref();
+            let labels = answer::understand(&completion.text, was_cut, tokens, texts.len(), &shared.taxonomy);
+            AttemptResult::Answered { labels, latency, usage: completion.usage }
+        }
+    };
+    Finished { admission, result }
+}
+
+/// The estimated tokens of the user message.
+pub(super) fn items_tokens(texts: &[Arc<CleanText>]) -> usize {
+    texts.iter().map(|text| text.tokens + FRAME_TOKENS).sum::<usize>() + CLOSING_TOKENS
+}
+
+fn request(shared: &Shared, texts: &[Arc<CleanText>], admission: &Admission) -> Request {
+    let dialect = admission.dialect;
+    let items = frame::user_message(texts.iter().map(AsRef::as_ref), dialect.closing());
+    let options = Options {
+        max_tokens: shared.max_output_tokens(texts.len()),
+        temperature: shared.settings.temperature,
+        response_format: shared.schemas.response_format(texts.len(), dialect.structured_output),
+    };
+    let model = Arc::clone(&admission.endpoint().model);
+    match dialect.api {
+        Api::Chat => Request::Chat(ChatRequest {
+            model,
+            messages: (SystemMessage { content: Arc::clone(shared.prefix.json()) }, UserMessage { content: items }),
+            options,
+            logprobs: dialect.logprobs.then_some(true),
+            top_logprobs: dialect.logprobs.then_some(TOP_LOGPROBS),
+        }),
+        Api::Completions => Request::Completion(CompletionRequest {
+            model,
+            prompt: format!("{}\n{items}\n", shared.prefix.text()),
+            options,
+            logprobs: dialect.logprobs.then_some(TOP_LOGPROBS),
+        }),
+    }
+}

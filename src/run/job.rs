@@ -1,0 +1,119 @@
+//! What moves through a run: items on their way, and the packs that carry them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::answer::Fault;
+use crate::error::{Failure, FailureKind, ItemError, ItemErrorKind};
+use crate::prompt::clean::CleanText;
+
+/// An item that is not settled yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Item {
+    pub(crate) index: u64,
+    pub(crate) id: String,
+    pub(crate) text: Arc<CleanText>,
+    /// The requests that the item was part of.
+    pub(crate) attempts: u32,
+    /// The answers that had no valid label for it.
+    pub(crate) content_failures: u32,
+    /// Whether it must be asked without neighbours.
+    pub(crate) alone: bool,
+    pub(crate) first_attempt: Option<Instant>,
+    pub(crate) last_failure: Option<Failure>,
+}
+
+impl Item {
+    pub(crate) fn new(index: u64, id: String, text: CleanText) -> Self {
+        Self {
+            index,
+            id,
+            text: Arc::new(text),
+            attempts: 0,
+            content_failures: 0,
+            alone: false,
+            first_attempt: None,
+            last_failure: None,
+        }
+    }
+
+    /// The error to end with, with the story of the attempts.
+    pub(crate) fn error(&self, kind: ItemErrorKind) -> ItemError {
+        ItemError {
+            kind,
+            attempts: self.attempts,
+            elapsed: self.first_attempt.map_or(Duration::ZERO, |at| at.elapsed()),
+            failure: self.last_failure.clone(),
+        }
+    }
+}
+
+/// Items that share a request.
+#[derive(Clone, Debug)]
+pub(crate) struct Pack {
+    /// Empty in a canary alone.
+    pub(crate) items: Vec<Item>,
+    /// The attempts that ended without an answer while other requests were answered, so that it may be the pack's fault.
+    pub(crate) transport_failures: u32,
+    /// All attempts that ended without an answer, for the backoff.
+    pub(crate) waits: u32,
+    /// The endpoint that failed last.
+    pub(crate) avoid: Option<usize>,
+    /// The answers that the pool had seen when the pack was sent first or failed last: if more have come by the time it
+    /// fails again, the server works, and the failure counts against the pack.
+    pub(crate) answers_seen: u64,
+}
+
+impl Pack {
+    pub(crate) fn new(items: Vec<Item>) -> Self {
+        Self { items, transport_failures: 0, waits: 0, avoid: None, answers_seen: 0 }
+    }
+
+    /// A request with a made-up item whose only purpose is to find out whether the server works.
+    pub(crate) fn canary() -> Self {
+        Self::new(Vec::new())
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// The pack in two halves, or alone if it has one item. A half that fails again is split again at once, so that a bad
+    /// item among N is found in about 2 log N requests.
+    pub(crate) fn halves(mut self) -> (Self, Option<Self>) {
+        if self.len() < 2 {
+            return (self, None);
+        }
+        let mut second = self.clone();
+        second.items = self.items.split_off(self.len() / 2);
+        (self, Some(second))
+    }
+}
+
+/// How an item ends whose requests fail in this way.
+pub(crate) fn kind_of_failure(kind: FailureKind) -> ItemErrorKind {
+    match kind {
+        FailureKind::Timeout => ItemErrorKind::Timeout,
+        FailureKind::Connect | FailureKind::Interrupted | FailureKind::UnusableResponse => ItemErrorKind::Connection,
+        FailureKind::ServerError | FailureKind::Overloaded => ItemErrorKind::ServerError,
+        FailureKind::ContextLength => ItemErrorKind::TooLong,
+        FailureKind::Rejected | FailureKind::Unsupported => ItemErrorKind::Rejected,
+        FailureKind::ContentFilter => ItemErrorKind::ContentFilter,
+        FailureKind::Refusal => ItemErrorKind::Refusal,
+        FailureKind::KeyRefused | FailureKind::UnknownModel => ItemErrorKind::NotAttempted,
+    }
+}
+
+/// How an item ends whose answers have this fault.
+pub(crate) fn kind_of_fault(fault: Fault) -> ItemErrorKind {
+    match fault {
+        Fault::Unreadable => ItemErrorKind::Unreadable,
+        Fault::Missing => ItemErrorKind::Missing,
+        Fault::Repeated => ItemErrorKind::Repeated,
+        Fault::UnknownLabel => ItemErrorKind::UnknownLabel,
+        Fault::Shifted => ItemErrorKind::Shifted,
+        Fault::Cut => ItemErrorKind::Cut,
+    }
+}

@@ -1,0 +1,279 @@
+//! What becomes of the items of an attempt: done, asked again, split, or failed with a kind. The failure table of the
+//! design, in one place.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_core::Stream;
+use tokio::task::{Id, JoinError};
+use tokio::time::Instant;
+
+use super::Run;
+use super::attempt::{AttemptResult, Finished};
+use super::job::{Item, Pack, kind_of_failure, kind_of_fault};
+use crate::NewsItem;
+use crate::answer::{Fault, Label};
+use crate::error::{Error, Failure, FailureKind, ItemErrorKind};
+use crate::outcome::{Assignment, Origin};
+use crate::prompt::frame::FRAME_TOKENS;
+use crate::server::{Admission, Refused, Signal};
+
+/// The first and the longest backoff of a pack: the wait is drawn evenly below a bound that doubles each time ("full
+/// jitter", Brooker, AWS Architecture Blog, 2015).
+const FIRST_BACKOFF: Duration = Duration::from_millis(500);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
+/// An item is not cut shorter than this many estimated tokens.
+const SHORTEST_TOKENS: usize = 16;
+/// How many runners-up an assignment lists.
+const RUNNERS_UP: usize = 3;
+
+impl<S: Stream<Item = NewsItem>> Run<S> {
+    pub(super) fn finish(&mut self, finished: Result<(Id, Finished), JoinError>) {
+        let (id, finished) = match finished {
+            Ok((id, finished)) => (id, Some(finished)),
+            // The task panicked: the answer is lost, the items are not.
+            Err(error) => (error.id(), None),
+        };
+        let Some(pack) = self.in_flight.remove(&id) else { return };
+        let Some(Finished { admission, result }) = finished else {
+            tracing::error!("an attempt panicked; its items are asked again");
+            for item in pack.items {
+                self.ask_again(item, ItemErrorKind::Unreadable);
+            }
+            return;
+        };
+        match result {
+            AttemptResult::Answered { labels, latency, usage } => {
+                self.recorder.answered(latency, usage);
+                self.answered(pack, labels, admission);
+            }
+            AttemptResult::Failed { failure, retry_after, refused, context_tokens } => {
+                self.recorder.attempt_failed(failure.kind);
+                tracing::debug!(%failure, items = pack.len(), "attempt failed");
+                self.failed(pack, failure, retry_after, refused, context_tokens, admission);
+            }
+        }
+    }
+
+    fn answered(&mut self, pack: Pack, labels: Vec<Result<Label, Fault>>, admission: Admission) {
+        let pack_size = pack.len();
+        for (mut item, label) in pack.items.into_iter().zip(labels.iter().cloned()) {
+            match label {
+                Ok(label) => match self.assignment(&item, &label, pack_size, &admission) {
+                    Some(assignment) => self.settled(item, Ok(assignment)),
+                    None => self.ask_again(item, ItemErrorKind::UnknownLabel),
+                },
+                Err(fault) => {
+                    item.last_failure = None;
+                    self.ask_again(item, kind_of_fault(fault));
+                }
+            }
+        }
+        // Also right for a canary, whose single label nobody waits for.
+        let is_garbage = labels.iter().all(Result::is_err);
+        admission.settle(if is_garbage { Signal::Garbage } else { Signal::Answered });
+    }
+
+    fn assignment(&self, item: &Item, label: &Label, pack_size: usize, admission: &Admission) -> Option<Assignment> {
+        let taxonomy = &self.shared.taxonomy;
+        let category = taxonomy.at(label.category)?;
+        let share = |&(position, share): &(usize, f32)| Some((taxonomy.at(position)?.id.clone(), share));
+        let is_other = |&&(position, _): &&(usize, f32)| position != label.category;
+        let endpoint = admission.endpoint();
+        Some(Assignment {
+            category: category.id.clone(),
+            name: category.name.as_str().into(),
+            is_fallback: category.fallback,
+            confidence: label.probabilities.iter().find(|share| share.0 == label.category).map(|share| share.1),
+            runners_up: label.probabilities.iter().filter(is_other).take(RUNNERS_UP).filter_map(share).collect(),
+            origin: Origin {
+                endpoint: Arc::clone(&endpoint.base_url),
+                model: Arc::clone(&endpoint.model),
+                prompt_version: self.shared.prefix.version().clone(),
+                attempts: item.attempts,
+                pack_size,
+                duplicate_of: None,
+            },
+        })
+    }
+
+    /// An answer had no valid label for the item: asks it again with others, then alone, then gives it up.
+    fn ask_again(&mut self, mut item: Item, kind: ItemErrorKind) {
+        if self.error.is_some() {
+            return self.fail(item, ItemErrorKind::NotAttempted);
+        }
+        item.content_failures += 1;
+        let retries = self.shared.settings.content_retries;
+        if item.content_failures > retries && item.alone {
+            return self.fail(item, kind);
+        }
+        item.alone = item.content_failures >= retries.max(1);
+        self.recorder.reasked += 1;
+        self.packer.push(item);
+    }
+
+    fn failed(
+        &mut self,
+        mut pack: Pack,
+        failure: Failure,
+        retry_after: Option<Duration>,
+        refused: Option<Refused>,
+        context_tokens: Option<usize>,
+        admission: Admission,
+    ) {
+        for item in &mut pack.items {
+            item.last_failure = Some(failure.clone());
+        }
+        let at = admission.at;
+        match failure.kind {
+            // A canary has shown what it was sent for; a refusal shows that the server works.
+            _ if pack.items.is_empty() => admission.settle(signal_of(failure, retry_after)),
+            FailureKind::KeyRefused | FailureKind::UnknownModel => {
+                admission.settle(signal_of(failure, None));
+                self.put_first(pack);
+            }
+            FailureKind::Unsupported if refused.is_some_and(|refused| admission.fall_back(refused)) => {
+                admission.settle(Signal::Renegotiated);
+                self.put_first(pack);
+            }
+            FailureKind::ContextLength => {
+                if let Some(tokens) = context_tokens {
+                    admission.learn_context(tokens);
+                }
+                admission.settle(signal_of(failure, None));
+                self.too_long(pack);
+            }
+            FailureKind::Rejected | FailureKind::Unsupported => {
+                admission.settle(signal_of(failure, None));
+                self.split_or(pack, |run, item| run.fail(item, ItemErrorKind::Rejected));
+            }
+            FailureKind::ContentFilter | FailureKind::Refusal => {
+                let kind = kind_of_failure(failure.kind);
+                admission.settle(signal_of(failure, None));
+                self.split_or(pack, |run, mut item| {
+                    // A filter can be wrong by chance: once more, alone.
+                    if item.content_failures == 0 && run.error.is_none() {
+                        item.content_failures += 1;
+                        item.alone = true;
+                        run.packer.push(item);
+                    } else {
+                        run.fail(item, kind);
+                    }
+                });
+            }
+            FailureKind::Overloaded
+            | FailureKind::Connect
+            | FailureKind::Timeout
+            | FailureKind::Interrupted
+            | FailureKind::ServerError
+            | FailureKind::UnusableResponse => {
+                let kind = failure.kind;
+                admission.settle(signal_of(failure, retry_after));
+                pack.avoid = Some(at);
+                self.retry(pack, kind);
+            }
+        }
+    }
+
+    /// The attempt brought no answer. The pack waits and goes again; it is blamed only when it failed often while other
+    /// requests were answered, so that a dead server never costs an item.
+    fn retry(&mut self, mut pack: Pack, kind: FailureKind) {
+        pack.waits += 1;
+        let answers = self.shared.pool.answers();
+        // A server that is overloaded or gone says nothing about the pack.
+        let is_about_server = matches!(kind, FailureKind::Overloaded | FailureKind::Connect);
+        if !is_about_server && answers > pack.answers_seen {
+            pack.transport_failures += 1;
+        }
+        pack.answers_seen = answers;
+        if pack.transport_failures > self.shared.settings.transport_retries {
+            return self.split_or(pack, |run, item| run.fail(item, kind_of_failure(kind)));
+        }
+        if self.error.is_some() {
+            return self.fail_all(pack);
+        }
+        let bound = FIRST_BACKOFF.saturating_mul(1 << (pack.waits - 1).min(6)).min(LONGEST_BACKOFF);
+        let wait = bound.mul_f64(self.random.f64());
+        if !is_about_server && self.has_nothing_else() {
+            // No other request will tell the server from the pack.
+            self.put_first(Pack::canary());
+        }
+        self.delayed.push((Instant::now() + wait, pack));
+    }
+
+    fn has_nothing_else(&self) -> bool {
+        self.in_flight.is_empty() && self.ready.is_empty() && self.admitting.is_none() && self.packer.len() == 0
+    }
+
+    /// The prompt did not fit: fewer items, then a shorter item, then none.
+    fn too_long(&mut self, pack: Pack) {
+        let budget_tokens = self.shared.pack_budget_tokens().saturating_sub(FRAME_TOKENS);
+        self.split_or(pack, |run, mut item| {
+            let shorter = (item.text.tokens / 2).min(budget_tokens.max(SHORTEST_TOKENS));
+            let text = if shorter < SHORTEST_TOKENS { None } else { item.text.shortened(shorter) };
+            match text {
+                Some(text) if run.error.is_none() => {
+                    run.recorder.shortened += 1;
+                    item.text = Arc::new(text);
+                    run.put_first(Pack::new(vec![item]));
+                }
+                Some(_) => run.fail(item, ItemErrorKind::NotAttempted),
+                None => run.fail(item, ItemErrorKind::TooLong),
+            }
+        });
+    }
+
+    /// Splits a pack in two that go next; what to do with a single item is up to `single`.
+    fn split_or(&mut self, pack: Pack, single: impl FnOnce(&mut Self, Item)) {
+        let retries = self.shared.settings.transport_retries;
+        match pack.halves() {
+            (mut pack, None) => {
+                if let Some(item) = pack.items.pop() {
+                    single(self, item);
+                }
+            }
+            (first, Some(second)) => {
+                self.recorder.splits += 1;
+                for mut half in [first, second] {
+                    // Half of a blamed pack has one attempt to clear itself, so that a bad item is found soon; a single
+                    // item has all of them, so that bad luck does not cost it.
+                    half.transport_failures = if half.len() == 1 { 0 } else { retries };
+                    half.waits = 0;
+                    self.put_first(half);
+                }
+            }
+        }
+    }
+
+    /// Sends a pack before all others, unless the run is ending.
+    fn put_first(&mut self, pack: Pack) {
+        if self.error.is_some() {
+            return self.fail_all(pack);
+        }
+        self.ready.push_front(pack);
+    }
+
+    fn fail_all(&mut self, pack: Pack) {
+        debug_assert!(!matches!(self.error, None | Some(Error::Refused { .. })));
+        for item in pack.items {
+            self.fail(item, ItemErrorKind::NotAttempted);
+        }
+    }
+}
+
+/// What a failure says about the endpoint.
+fn signal_of(failure: Failure, retry_after: Option<Duration>) -> Signal {
+    match failure.kind {
+        FailureKind::KeyRefused | FailureKind::UnknownModel => Signal::Refused(failure),
+        FailureKind::Overloaded => Signal::Overloaded(failure, retry_after),
+        FailureKind::Timeout => Signal::TimedOut(failure),
+        FailureKind::Connect | FailureKind::Interrupted | FailureKind::ServerError | FailureKind::UnusableResponse => {
+            Signal::Unavailable(failure)
+        }
+        FailureKind::ContextLength
+        | FailureKind::Unsupported
+        | FailureKind::Rejected
+        | FailureKind::ContentFilter
+        | FailureKind::Refusal => Signal::Rejected(failure),
+    }
+}

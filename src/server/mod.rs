@@ -1,0 +1,20 @@
+//! The servers: what is sent, what comes back, and which endpoint is asked next.
+
+mod dialect;
+mod endpoint;
+mod openai;
+mod pool;
+mod transport;
+mod verdict;
+pub(crate) mod wire;
+
+pub(crate) use self::dialect::Refused;
+pub use self::dialect::{Api, Dialect, StructuredOutput};
+pub use self::endpoint::{EndpointConfig, EndpointSnapshot};
+pub(crate) use self::endpoint::{EndpointState, Signal};
+pub(crate) use self::openai::OpenAiTransport;
+pub use self::pool::Balance;
+pub(crate) use self::pool::{Admission, Endpoint, Pool, PoolConfig};
+pub use self::transport::{BoxFuture, Response, Transport, TransportError, TransportErrorKind};
+pub(crate) use self::verdict::{Attempt, Verdict, judge};
+pub use self::wire::{ChatRequest, CompletionRequest, Options, Request, SystemMessage, UserMessage};

@@ -1,0 +1,202 @@
+//! The transport for real servers: async-openai builds and signs the request, our own tower service below it sends it
+//! once and reads status, headers and a bounded body, whatever they are.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use async_openai::Client;
+use async_openai::config::Config;
+use async_openai::error::OpenAIError;
+use async_openai::middleware::HttpRequestFactory;
+use bytes::{Bytes, BytesMut};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::value::RawValue;
+
+use super::transport::{BoxFuture, Response, Transport, TransportError, TransportErrorKind, parse_retry_after};
+use super::wire::Request;
+
+/// The most bytes of a response that are read. An answer to sixteen items with log-probabilities takes a fortieth of it.
+pub(crate) const MAX_RESPONSE_BYTES: usize = 8 * 1024 * 1024;
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Sends requests through async-openai.
+pub(crate) struct OpenAiTransport {
+    client: Client<EndpointAddress>,
+}
+
+impl fmt::Debug for OpenAiTransport {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("OpenAiTransport")
+            .field("base_url", &self.client.config().base_url)
+            .finish_non_exhaustive()
+    }
+}
+
+impl OpenAiTransport {
+    /// A transport to an address such as `http://localhost:8000/v1`.
+    ///
+    /// The error is a configuration problem in words.
+    pub(crate) fn new(base_url: &str, key: Option<&SecretString>) -> Result<Self, String> {
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            // Attempts must be countable, and a redirect would carry the prompt to an address that nobody configured.
+            .retry(reqwest::retry::never())
+            .redirect(reqwest::redirect::Policy::none())
+            .tcp_nodelay(true)
+            .build()
+            .map_err(|error| format!("the HTTP client cannot be built: {error}"))?;
+        let address = EndpointAddress::new(base_url, key)?;
+        let client = Client::build(http.clone(), address).with_http_service(SingleAttempt { http });
+        Ok(Self { client })
+    }
+}
+
+impl Transport for OpenAiTransport {
+    fn send<'a>(&'a self, request: &'a Request) -> BoxFuture<'a, Result<Response, TransportError>> {
+        Box::pin(async move {
+            let answer: Result<Box<RawValue>, _> = match request {
+                Request::Chat(request) => self.client.chat().create_byot(request).await,
+                Request::Completion(request) => self.client.completions().create_byot(request).await,
+            };
+            match answer {
+                Ok(body) => Ok(Response::new(200, Bytes::from(Box::<str>::from(body).into_string()))),
+                Err(OpenAIError::Boxed(error)) => match error.downcast::<Unusual>() {
+                    Ok(unusual) => match *unusual {
+                        Unusual::Response(response) => Ok(response),
+                        Unusual::None(error) => Err(error),
+                    },
+                    Err(error) => Err(TransportError::new(TransportErrorKind::Interrupted, error.to_string())),
+                },
+                Err(error) => Err(TransportError::new(TransportErrorKind::Interrupted, without_request(&error))),
+            }
+        })
+    }
+}
+
+/// async-openai's errors can quote a body; the reason must not.
+fn without_request(error: &OpenAIError) -> String {
+    match error {
+        OpenAIError::Reqwest(error) => reason_of(error),
+        OpenAIError::JSONDeserialize(error, _) => error.to_string(),
+        OpenAIError::InvalidArgument(_) => "the request could not be built".to_owned(),
+        _ => "the client failed".to_owned(),
+    }
+}
+
+/// The address of an endpoint with its key, set explicitly: async-openai's own configuration would take a key from the
+/// environment and send it to any server.
+#[derive(Clone)]
+struct EndpointAddress {
+    base_url: Arc<str>,
+    key: SecretString,
+    headers: HeaderMap,
+}
+
+impl EndpointAddress {
+    fn new(base_url: &str, key: Option<&SecretString>) -> Result<Self, String> {
+        let mut headers = HeaderMap::new();
+        if let Some(key) = key {
+            let mut value = HeaderValue::from_str(&format!("Bearer {}", key.expose_secret()))
+                .map_err(|_| format!("the key for {base_url} has characters that no HTTP header can carry"))?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        let key = key.cloned().unwrap_or_else(|| SecretString::from(String::new()));
+        Ok(Self { base_url: base_url.into(), key, headers })
+    }
+}
+
+impl Config for EndpointAddress {
+    fn headers(&self) -> HeaderMap {
+        self.headers.clone()
+    }
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base_url)
+    }
+    fn query(&self) -> Vec<(&str, &str)> {
+        Vec::new()
+    }
+    fn api_base(&self) -> &str {
+        &self.base_url
+    }
+    fn api_key(&self) -> &SecretString {
+        &self.key
+    }
+}
+
+/// Everything but a 2xx with a JSON body, carried around async-openai, which would lose the status, or log the body.
+#[derive(Debug, thiserror::Error)]
+enum Unusual {
+    #[error("response with status {}", .0.http_status)]
+    Response(Response),
+    #[error(transparent)]
+    None(TransportError),
+}
+
+/// Sends a request exactly once and reads the response whole.
+#[derive(Clone, Debug)]
+struct SingleAttempt {
+    http: reqwest::Client,
+}
+
+impl tower::Service<HttpRequestFactory> for SingleAttempt {
+    type Response = reqwest::Response;
+    type Error = tower::BoxError;
+    type Future = BoxFuture<'static, Result<reqwest::Response, tower::BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, factory: HttpRequestFactory) -> Self::Future {
+        let http = self.http.clone();
+        Box::pin(async move {
+            let request = factory.build().await?;
+            let response = exchange(&http, request).await.map_err(Unusual::None)?;
+            let is_json = || serde_json::from_slice::<&RawValue>(&response.body).is_ok();
+            if (200..300).contains(&response.http_status) && is_json() {
+                return Ok(http::Response::new(response.body).into());
+            }
+            Err(Unusual::Response(response).into())
+        })
+    }
+}
+
+async fn exchange(http: &reqwest::Client, request: reqwest::Request) -> Result<Response, TransportError> {
+    let lost = |error: reqwest::Error| {
+        let kind = if error.is_connect() { TransportErrorKind::Connect } else { TransportErrorKind::Interrupted };
+        TransportError::new(kind, reason_of(&error))
+    };
+    let mut reply = http.execute(request).await.map_err(lost)?;
+    let header = |name: &str| reply.headers().get(name).and_then(|value| value.to_str().ok());
+    let retry_after = header(RETRY_AFTER.as_str()).and_then(|value| parse_retry_after(value, SystemTime::now()));
+    let request_id = header("x-request-id").map(|id| id.chars().take(80).collect());
+    let http_status = reply.status().as_u16();
+
+    let mut body = BytesMut::new();
+    while let Some(chunk) = reply.chunk().await.map_err(lost)? {
+        if body.len() + chunk.len() > MAX_RESPONSE_BYTES {
+            let reason = format!("more than {MAX_RESPONSE_BYTES} bytes");
+            return Err(TransportError::new(TransportErrorKind::TooLarge, reason));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Response { http_status, retry_after, request_id, body: body.freeze() })
+}
+
+/// The innermost cause, without the address, which the failure names already.
+fn reason_of(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    if std::ptr::eq(cause, std::ptr::from_ref::<dyn std::error::Error>(error)) {
+        return "the request failed".to_owned();
+    }
+    cause.to_string()
+}

@@ -1,0 +1,311 @@
+//! The endpoints of a categorizer, and admission to them: the one place where requests wait.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::dialect::{Dialect, Refused};
+use super::endpoint::{EndpointSnapshot, EndpointState, Phase, Signal};
+use super::transport::Transport;
+use crate::error::{Error, Failure};
+use crate::limit::rate::{Paid, Rate};
+
+/// How the next endpoint is chosen among those that may be asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Balance {
+    /// Of two at random, the one with fewer requests in flight relative to its limit and weight: close to the best choice,
+    /// without the herd that runs to one server when many clients see the same figures (Mitzenmacher, 2001). The default.
+    #[default]
+    TwoChoices,
+    /// The one with the fewest requests in flight relative to its limit and weight.
+    FewestInFlight,
+    /// One after the other.
+    RoundRobin,
+}
+
+/// One endpoint: what never changes of it.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) base_url: Arc<str>,
+    pub(crate) model: Arc<str>,
+    pub(crate) key: Option<SecretString>,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) weight: u32,
+    pub(crate) rate: Rate,
+}
+
+#[derive(Debug)]
+pub(crate) struct PoolConfig {
+    pub(crate) balance: Balance,
+    /// How long to wait while no endpoint answers.
+    pub(crate) patience: Duration,
+    /// The same while none has ever answered.
+    pub(crate) first_patience: Duration,
+    pub(crate) seed: Option<u64>,
+}
+
+/// All endpoints, shared by all clones of a categorizer.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    endpoints: Vec<Endpoint>,
+    config: PoolConfig,
+    state: Mutex<PoolState>,
+    changed: Notify,
+    /// Admission is first come, first served: whoever holds it is next, however large the request.
+    gate: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+pub(crate) struct PoolState {
+    endpoints: Vec<EndpointState>,
+    random: fastrand::Rng,
+    round_robin: usize,
+    /// Since when no endpoint has answered; none while they do.
+    down_since: Option<Instant>,
+    ever_answered: bool,
+    /// Answers of all endpoints, as evidence that a failure is the request's own fault.
+    answers: u64,
+}
+
+impl Pool {
+    pub(crate) fn new(endpoints: Vec<(Endpoint, EndpointState)>, config: PoolConfig) -> Self {
+        let (endpoints, states) = endpoints.into_iter().unzip();
+        let random = config.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
+        let state =
+            PoolState { endpoints: states, random, round_robin: 0, down_since: None, ever_answered: false, answers: 0 };
+        Self {
+            endpoints,
+            config,
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            gate: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// A new run begins: unless others are under way, what an earlier one held against the endpoints is forgotten.
+    pub(crate) fn begin_run(&self) {
+        let mut state = self.state();
+        if state.endpoints.iter().all(|endpoint| endpoint.in_flight == 0) {
+            state.down_since = None;
+            state.endpoints.iter_mut().for_each(EndpointState::forgive);
+        }
+    }
+
+    /// Waits until some endpoint takes a request of about `tokens`, which should not be `avoid` if there is another.
+    ///
+    /// # Errors
+    /// All endpoints refuse, or none has answered for longer than the patience allows.
+    pub(crate) async fn admit(self: &Arc<Self>, tokens: u32, avoid: Option<usize>) -> Result<Admission, Error> {
+        let _turn = self.gate.lock().await;
+        let mut paid = vec![Paid::default(); self.endpoints.len()];
+        loop {
+            // Armed before looking, so that no change is missed in between.
+            let changed = self.changed.notified();
+            let wait = match self.choose(tokens, avoid, &mut paid)? {
+                Choice::Admitted(admission) => return Ok(admission),
+                Choice::Wait(until) => until,
+            };
+            match wait {
+                Some(until) => {
+                    let _ = tokio::time::timeout_at(until, changed).await;
+                }
+                None => changed.await,
+            }
+        }
+    }
+
+    /// Admits now, or says until when to wait at the latest.
+    fn choose(self: &Arc<Self>, tokens: u32, avoid: Option<usize>, paid: &mut [Paid]) -> Result<Choice, Error> {
+        let now = Instant::now();
+        let mut state = self.state();
+        state.endpoints.iter_mut().for_each(|endpoint| endpoint.wake(now));
+        if state.endpoints.iter().all(|endpoint| endpoint.phase == Phase::Refused) {
+            return Err(Error::Refused { failures: state.failures() });
+        }
+        let patience = if state.ever_answered { self.config.patience } else { self.config.first_patience };
+        let out_of_patience = state.down_since.map(|since| since + patience);
+        if let Some(since) = state.down_since.filter(|since| *since + patience <= now) {
+            return Err(Error::OutOfPatience { waited: now - since, failures: state.failures() });
+        }
+        let mut until = out_of_patience;
+        let mut wait_until = |at: Instant| until = Some(until.map_or(at, |earlier| earlier.min(at)));
+
+        let mut free: Vec<usize> = (0..self.endpoints.len())
+            .filter(|&at| state.endpoints[at].in_flight < state.endpoints[at].capacity())
+            .collect();
+        let usable = |at: &usize| matches!(state.endpoints[*at].phase, Phase::Open | Phase::Probing);
+        if let Some(avoid) = avoid {
+            if (0..self.endpoints.len()).any(|at| at != avoid && usable(&at)) {
+                free.retain(|&at| at != avoid);
+            }
+        }
+        while !free.is_empty() {
+            let picked = state.pick(&self.endpoints, &free, self.config.balance);
+            let at = free.swap_remove(picked);
+            match self.endpoints[at].rate.take(tokens, &mut paid[at]) {
+                Ok(()) => {
+                    let endpoint = &mut state.endpoints[at];
+                    endpoint.in_flight += 1;
+                    endpoint.requests += 1;
+                    return Ok(Choice::Admitted(Admission {
+                        timeout: endpoint.timeout,
+                        dialect: endpoint.dialect,
+                        pool: Arc::clone(self),
+                        at,
+                        admitted_at: now,
+                    }));
+                }
+                Err(wait) => wait_until(now + wait),
+            }
+        }
+        for endpoint in &state.endpoints {
+            if let Phase::Cooling { until } = endpoint.phase {
+                wait_until(until);
+            }
+        }
+        Ok(Choice::Wait(until))
+    }
+
+    pub(crate) fn snapshots(&self) -> Vec<EndpointSnapshot> {
+        let state = self.state();
+        self.endpoints
+            .iter()
+            .zip(&state.endpoints)
+            .map(|(endpoint, state)| state.snapshot(&endpoint.base_url, &endpoint.model))
+            .collect()
+    }
+
+    /// The requests that all endpoints together would take now, at least 1.
+    pub(crate) fn capacity(&self) -> usize {
+        self.state().endpoints.iter().map(EndpointState::capacity).sum::<usize>().max(1)
+    }
+
+    /// The answers that came so far from any endpoint.
+    pub(crate) fn answers(&self) -> u64 {
+        self.state().answers
+    }
+
+    /// The shortest context that an endpoint has stated, in tokens.
+    pub(crate) fn context_tokens(&self) -> Option<usize> {
+        self.state().endpoints.iter().filter_map(|endpoint| endpoint.context_tokens).min()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.endpoints.len()
+    }
+
+    fn state(&self) -> MutexGuard<'_, PoolState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl PoolState {
+    fn failures(&self) -> Vec<Failure> {
+        self.endpoints.iter().filter_map(|endpoint| endpoint.last_failure.clone()).collect()
+    }
+
+    /// Picks one of the free endpoints; gives its position in `free`, which is not empty.
+    fn pick(&mut self, endpoints: &[Endpoint], free: &[usize], balance: Balance) -> usize {
+        let first = self.random.usize(..free.len());
+        let second = (first + 1 + self.random.usize(..free.len().max(2) - 1)) % free.len();
+        let load = |position: usize| {
+            let (endpoint, state) = (&endpoints[free[position]], &self.endpoints[free[position]]);
+            state.in_flight as f64 / (state.capacity() as f64 * f64::from(endpoint.weight))
+        };
+        let lighter = |a: usize, b: usize| if load(b) < load(a) { b } else { a };
+        match balance {
+            Balance::TwoChoices => lighter(first, second),
+            Balance::FewestInFlight => (0..free.len()).reduce(lighter).unwrap_or(0),
+            Balance::RoundRobin => {
+                let next = (0..free.len()).min_by_key(|&position| {
+                    (free[position] + endpoints.len() - self.round_robin % endpoints.len()) % endpoints.len()
+                });
+                let picked = next.unwrap_or(0);
+                self.round_robin = free[picked] + 1;
+                picked
+            }
+        }
+    }
+}
+
+enum Choice {
+    Admitted(Admission),
+    Wait(Option<Instant>),
+}
+
+/// The right to send one request to one endpoint. Dropping it gives the place back and judges nobody.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    pool: Arc<Pool>,
+    /// The number of the endpoint.
+    pub(crate) at: usize,
+    pub(crate) admitted_at: Instant,
+    pub(crate) timeout: Duration,
+    pub(crate) dialect: Dialect,
+}
+
+impl Admission {
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.pool.endpoints[self.at]
+    }
+
+    /// Gives the place back and tells the pool what the attempt says about the endpoint.
+    pub(crate) fn settle(self, signal: Signal) {
+        let mut state = self.pool.state();
+        // With nobody else to turn to, bad answers are better than none.
+        let signal = match signal {
+            Signal::Garbage if self.pool.len() == 1 => Signal::Answered,
+            signal => signal,
+        };
+        match signal {
+            Signal::Answered | Signal::Rejected(_) | Signal::Garbage => {
+                state.down_since = None;
+                state.ever_answered = true;
+                state.answers += u64::from(signal == Signal::Answered);
+            }
+            Signal::Renegotiated => state.down_since = None,
+            Signal::Overloaded(..) | Signal::TimedOut(_) | Signal::Unavailable(_) | Signal::Refused(_) => {
+                // A slow server that is given more time is not down.
+                let gets_more_time =
+                    matches!(signal, Signal::TimedOut(_)) && state.endpoints[self.at].would_get_more_time();
+                if !gets_more_time {
+                    state.down_since.get_or_insert_with(Instant::now);
+                }
+                // A server that says it is overloaded, or still loading its model, is there.
+                state.ever_answered |= matches!(signal, Signal::Overloaded(..));
+            }
+        }
+        state.endpoints[self.at].learn(signal, self.admitted_at);
+        // The place itself is given back by the drop.
+    }
+
+    /// Falls back from a part of the request's form. False when there is no simpler form left.
+    pub(crate) fn fall_back(&self, refused: Refused) -> bool {
+        let mut state = self.pool.state();
+        let endpoint = &mut state.endpoints[self.at];
+        if endpoint.dialect != self.dialect {
+            // Another request learned it first.
+            return true;
+        }
+        let Some(simpler) = endpoint.dialect.without(refused) else { return false };
+        tracing::warn!(endpoint = %self.endpoint().base_url, ?refused, "the server refuses a part of the request's form; falling back");
+        endpoint.dialect = simpler;
+        true
+    }
+
+    /// Remembers the context length that the endpoint stated.
+    pub(crate) fn learn_context(&self, tokens: usize) {
+        self.pool.state().endpoints[self.at].context_tokens = Some(tokens);
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.pool.state().endpoints[self.at].in_flight -= 1;
+        self.pool.changed.notify_waiters();
+    }
+}

@@ -1,0 +1,387 @@
+//! The request and response bodies of an OpenAI-compatible server, in our own types: fields of vLLM pass, and an unknown
+//! value in a response never costs the answer.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::answer::confidence::Token;
+
+/// A request body for either endpoint of the API.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+#[non_exhaustive]
+pub enum Request {
+    /// For `/chat/completions`.
+    Chat(ChatRequest),
+    /// For the legacy `/completions`.
+    Completion(CompletionRequest),
+}
+
+impl Request {
+    /// The text with the items, which differs from request to request.
+    pub fn items_text(&self) -> &str {
+        match self {
+            Self::Chat(request) => &request.messages.1.content,
+            Self::Completion(request) => &request.prompt,
+        }
+    }
+}
+
+/// The body for `/chat/completions`.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct ChatRequest {
+    /// The model's name.
+    pub model: Arc<str>,
+    /// The system message, serialized once, and the user message.
+    pub messages: (SystemMessage, UserMessage),
+    /// The options that both endpoints share.
+    #[serde(flatten)]
+    pub options: Options,
+    /// Whether log-probabilities are wanted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logprobs: Option<bool>,
+    /// How many alternatives are wanted at each token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_logprobs: Option<u32>,
+}
+
+/// The body for the legacy `/completions`.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct CompletionRequest {
+    /// The model's name.
+    pub model: Arc<str>,
+    /// The prefix and the items.
+    pub prompt: String,
+    /// The options that both endpoints share.
+    #[serde(flatten)]
+    pub options: Options,
+    /// How many alternatives are wanted at each token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logprobs: Option<u32>,
+}
+
+/// What both endpoints take.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Options {
+    /// The most tokens to generate.
+    pub max_tokens: usize,
+    /// The sampling temperature.
+    pub temperature: f32,
+    /// What holds the decoder to the schema.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response_format: Option<Arc<RawValue>>,
+}
+
+/// The system message.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "role", rename = "system")]
+#[non_exhaustive]
+pub struct SystemMessage {
+    /// The prefix as a JSON string.
+    pub content: Arc<RawValue>,
+}
+
+/// The user message.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "role", rename = "user")]
+#[non_exhaustive]
+pub struct UserMessage {
+    /// The framed items.
+    pub content: String,
+}
+
+/// What a server answered to a request, reduced to what is used.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Completion {
+    pub(crate) id: Option<String>,
+    pub(crate) text: String,
+    pub(crate) finish: Finish,
+    pub(crate) tokens: Option<Vec<Token>>,
+    pub(crate) usage: Option<Usage>,
+}
+
+/// Why the model stopped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Finish {
+    /// At its own end, or for a reason that we do not know.
+    #[default]
+    Stop,
+    /// At the token limit.
+    Length,
+    /// By a content filter.
+    ContentFilter,
+    /// The model declined.
+    Refusal,
+}
+
+/// The tokens that the server counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Usage {
+    pub(crate) prompt_tokens: u64,
+    /// None when the server does not say, which is not zero.
+    pub(crate) cached_tokens: Option<u64>,
+    pub(crate) output_tokens: u64,
+}
+
+#[derive(Deserialize)]
+struct Body<'a> {
+    #[serde(borrow, default)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    choices: Vec<Choice<'a>>,
+    #[serde(borrow, default)]
+    usage: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Choice<'a> {
+    #[serde(borrow, default)]
+    message: Option<Message<'a>>,
+    #[serde(borrow, default)]
+    text: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    finish_reason: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    logprobs: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Message<'a> {
+    #[serde(borrow, default)]
+    content: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    refusal: Option<&'a RawValue>,
+}
+
+/// Reads a response body. None when it is not the answer of a model server.
+pub(crate) fn read_completion(body: &[u8]) -> Option<Completion> {
+    // Most bodies are clean; the others get bad UTF-8 replaced, and the NaN that Python writes turned into null.
+    let text = String::from_utf8_lossy(body);
+    match serde_json::from_str::<Body<'_>>(&text) {
+        Ok(body) => completion(body),
+        Err(_) => {
+            let text = nan_to_null(&text)?;
+            completion(serde_json::from_str::<Body<'_>>(&text).ok()?)
+        }
+    }
+}
+
+fn completion(body: Body<'_>) -> Option<Completion> {
+    let choice = body.choices.into_iter().next()?;
+    let as_text = |value: Option<&RawValue>| value.and_then(|value| serde_json::from_str::<String>(value.get()).ok());
+    let (content, refusal) = match choice.message {
+        Some(message) => (as_text(message.content), as_text(message.refusal)),
+        None => (choice.text.map(Cow::into_owned), None),
+    };
+    let finish = match as_text(choice.finish_reason).as_deref() {
+        Some("length") => Finish::Length,
+        Some("content_filter") => Finish::ContentFilter,
+        _ if refusal.is_some_and(|refusal| !refusal.is_empty()) => Finish::Refusal,
+        _ => Finish::Stop,
+    };
+    Some(Completion {
+        id: as_text(body.id).map(|id| id.chars().take(80).collect()),
+        text: content.unwrap_or_default(),
+        finish,
+        tokens: choice.logprobs.and_then(|logprobs| read_tokens(logprobs.get())),
+        usage: body.usage.and_then(|usage| read_usage(usage.get())),
+    })
+}
+
+fn read_usage(json: &str) -> Option<Usage> {
+    #[derive(Deserialize)]
+    struct Fields {
+        prompt_tokens: u64,
+        #[serde(default)]
+        completion_tokens: u64,
+        #[serde(default)]
+        prompt_tokens_details: Option<Details>,
+    }
+    #[derive(Deserialize)]
+    struct Details {
+        #[serde(default)]
+        cached_tokens: Option<u64>,
+    }
+    let fields: Fields = serde_json::from_str(json).ok()?;
+    Some(Usage {
+        prompt_tokens: fields.prompt_tokens,
+        cached_tokens: fields.prompt_tokens_details.and_then(|details| details.cached_tokens),
+        output_tokens: fields.completion_tokens,
+    })
+}
+
+/// Reads the log-probabilities of either endpoint: a list of objects, or four parallel lists.
+fn read_tokens(json: &str) -> Option<Vec<Token>> {
+    #[derive(Deserialize)]
+    struct ChatLogprobs<'a> {
+        #[serde(borrow)]
+        content: Vec<ChatToken<'a>>,
+    }
+    #[derive(Deserialize)]
+    struct ChatToken<'a> {
+        #[serde(borrow)]
+        token: Cow<'a, str>,
+        logprob: Option<f64>,
+        #[serde(borrow, default)]
+        top_logprobs: Vec<Alternative<'a>>,
+    }
+    #[derive(Deserialize)]
+    struct Alternative<'a> {
+        #[serde(borrow)]
+        token: Cow<'a, str>,
+        logprob: Option<f64>,
+    }
+    #[derive(Deserialize)]
+    struct CompletionLogprobs {
+        tokens: Vec<String>,
+        token_logprobs: Vec<Option<f64>>,
+        #[serde(default)]
+        top_logprobs: Vec<Option<std::collections::HashMap<String, Option<f64>>>>,
+    }
+    let number = |logprob: Option<f64>| logprob.unwrap_or(f64::NAN);
+    if let Ok(logprobs) = serde_json::from_str::<ChatLogprobs<'_>>(json) {
+        let token = |token: ChatToken<'_>| Token {
+            text: token.token.into_owned(),
+            logprob: number(token.logprob),
+            alternatives: token
+                .top_logprobs
+                .into_iter()
+                .map(|alternative| (alternative.token.into_owned(), number(alternative.logprob)))
+                .collect(),
+        };
+        return Some(logprobs.content.into_iter().map(token).collect());
+    }
+    let logprobs: CompletionLogprobs = serde_json::from_str(json).ok()?;
+    let mut alternatives = logprobs.top_logprobs.into_iter();
+    let tokens = logprobs.tokens.into_iter().zip(logprobs.token_logprobs).map(|(text, logprob)| Token {
+        text,
+        logprob: number(logprob),
+        alternatives: alternatives
+            .next()
+            .flatten()
+            .map(|map| map.into_iter().map(|(text, logprob)| (text, number(logprob))).collect())
+            .unwrap_or_default(),
+    });
+    Some(tokens.collect())
+}
+
+/// Replaces the bare words `NaN`, `Infinity` and `-Infinity` outside of strings by `null`; none when there are none.
+fn nan_to_null(json: &str) -> Option<String> {
+    let mut out = String::with_capacity(json.len());
+    let (mut in_string, mut escaped, mut found) = (false, false, false);
+    let mut rest = json;
+    while let Some(c) = rest.chars().next() {
+        if !in_string {
+            if let Some(word) = ["NaN", "-Infinity", "Infinity"].into_iter().find(|word| rest.starts_with(word)) {
+                out.push_str("null");
+                rest = &rest[word.len()..];
+                found = true;
+                continue;
+            }
+        }
+        match c {
+            '"' if !escaped => in_string = !in_string,
+            _ => {}
+        }
+        escaped = in_string && c == '\\' && !escaped;
+        out.push(c);
+        rest = &rest[c.len_utf8()..];
+    }
+    found.then_some(out)
+}
+
+/// The words of an error body: `{"error": {"message": …}}`, `{"message"}`, `{"detail"}`, or the text itself.
+pub(crate) fn error_words(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&body[..body.len().min(64 * 1024)]);
+    let Ok(value) = serde_json::from_str::<serde_json::Value>(&text) else {
+        return without_tags(&text);
+    };
+    let found = [&value["error"]["message"], &value["error"], &value["message"], &value["detail"]]
+        .into_iter()
+        .find_map(|value| value.as_str().map(str::to_owned));
+    found.unwrap_or_else(|| text.into_owned())
+}
+
+/// An HTML error page reduced to its words.
+fn without_tags(text: &str) -> String {
+    crate::prompt::clean::clean(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_response_of_vllm_is_read() {
+        let body = br#"{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,
+            "message":{"role":"assistant","content":"[]","refusal":null,"reasoning_content":null},"logprobs":
+            {"content":[{"token":"[]","logprob":-0.5,"bytes":[91,93],"top_logprobs":[{"token":"[","logprob":-9999.0}]}]},
+            "finish_reason":"stop","stop_reason":null}],"usage":{"prompt_tokens":10,"total_tokens":12,
+            "completion_tokens":2,"prompt_tokens_details":{"cached_tokens":8}},"kv_transfer_params":null}"#;
+        let completion = read_completion(body).unwrap();
+        assert_eq!(completion.id.as_deref(), Some("chatcmpl-1"));
+        assert_eq!(completion.text, "[]");
+        let tokens = completion.tokens.unwrap();
+        assert_eq!(tokens[0].alternatives, [("[".to_owned(), -9999.0)]);
+        assert_eq!(completion.usage, Some(Usage { prompt_tokens: 10, cached_tokens: Some(8), output_tokens: 2 }));
+    }
+
+    #[test]
+    fn odd_values_do_not_cost_the_answer() {
+        let body = br#"{"choices":[{"message":{"content":"[1]"},"finish_reason":"abort","logprobs":{"content":[{"token":
+            "a \" NaN","logprob":NaN,"top_logprobs":[{"token":"b","logprob":-Infinity}]}]}}],"usage":{"prompt_tokens":-1}}"#;
+        let completion = read_completion(body).unwrap();
+        assert_eq!((completion.text.as_str(), completion.finish, completion.usage), ("[1]", Finish::Stop, None));
+        let token = &completion.tokens.unwrap()[0];
+        assert_eq!(token.text, "a \" NaN");
+        assert!(token.logprob.is_nan());
+
+        let mut bad_utf8 = br#"{"choices":[{"message":{"content":"[]"#.to_vec();
+        bad_utf8.extend_from_slice(b"\xff\xfe\"}}]}");
+        assert_eq!(read_completion(&bad_utf8).unwrap().text, "[]\u{fffd}\u{fffd}");
+    }
+
+    #[test]
+    fn empty_contents_and_refusals_are_told_apart() {
+        let read = |choice: &str| read_completion(format!("{{\"choices\":[{choice}]}}").as_bytes());
+        assert_eq!(read(r#"{"message":{"content":null}}"#).unwrap().text, "");
+        assert_eq!(read(r#"{"message":{"content":null,"refusal":"no"}}"#).unwrap().finish, Finish::Refusal);
+        assert_eq!(read(r#"{"text":"x","finish_reason":"length"}"#).unwrap().finish, Finish::Length);
+        assert_eq!(
+            read(r#"{"message":{"content":""},"finish_reason":"content_filter"}"#).unwrap().finish,
+            Finish::ContentFilter
+        );
+        assert_eq!(read(""), None);
+        assert_eq!(read_completion(b"<html>"), None);
+        assert_eq!(read_completion(b""), None);
+    }
+
+    #[test]
+    fn completions_have_four_parallel_lists() {
+        let body = br#"{"choices":[{"text":"ab","logprobs":{"tokens":["a","b"],"token_logprobs":[null,-1.0],
+            "top_logprobs":[null,{"b":-1.0,"c":-2.0}],"text_offset":[0,1]}}]}"#;
+        let tokens = read_completion(body).unwrap().tokens.unwrap();
+        assert!(tokens[0].logprob.is_nan() && tokens[0].alternatives.is_empty());
+        assert_eq!(tokens[1].alternatives.len(), 2);
+    }
+
+    #[test]
+    fn error_words_are_found_in_every_form() {
+        for (body, words) in [
+            (r#"{"error":{"message":"no such model","code":404}}"#, "no such model"),
+            (r#"{"error":"model not found"}"#, "model not found"),
+            (r#"{"object":"error","message":"too long"}"#, "too long"),
+            (r#"{"detail":"Not Found"}"#, "Not Found"),
+            ("<html><body><h1>429</h1>Slow down</body></html>", "429 Slow down"),
+            ("", ""),
+        ] {
+            assert_eq!(error_words(body.as_bytes()), words);
+        }
+    }
+}

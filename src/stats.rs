@@ -1,0 +1,222 @@
+//! What a run measured.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::error::{FailureKind, ItemErrorKind};
+use crate::outcome::Outcome;
+use crate::server::{EndpointSnapshot, wire::Usage};
+
+/// What a run has measured so far. Counts are totals since its start.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Since the start of the run, in seconds.
+    pub elapsed_s: f64,
+    /// Items that were taken in.
+    pub items: u64,
+    /// Items that have a category.
+    pub categorized: u64,
+    /// Items that were given up, by kind.
+    pub failed: BTreeMap<&'static str, u64>,
+    /// Items whose model chose the category that means "none of these".
+    pub fallback: u64,
+    /// Items that were answered as copies of another.
+    pub duplicates: u64,
+    /// Attempts that were sent.
+    pub requests: u64,
+    /// Attempts that the model answered.
+    pub answered: u64,
+    /// Attempts that failed, by kind.
+    pub failures: BTreeMap<String, u64>,
+    /// Packs that were sent again after a failure.
+    pub retries: u64,
+    /// Items that were asked again since their answer was not valid.
+    pub reasked: u64,
+    /// Packs that were split to find a bad item.
+    pub splits: u64,
+    /// Items that were cut shorter since they did not fit the context.
+    pub shortened: u64,
+    /// Prompt tokens as the servers counted them.
+    pub prompt_tokens: u64,
+    /// Prompt tokens that came from the servers' prefix caches; none when no server says.
+    pub cached_tokens: Option<u64>,
+    /// Prompt tokens of the answers whose server did say how many were cached.
+    pub prompt_tokens_with_known_cache: u64,
+    /// Generated tokens as the servers counted them.
+    pub output_tokens: u64,
+    /// Latency of answered attempts, from admission to the last byte.
+    pub latency: Latency,
+    /// The most requests that were in flight at once.
+    pub max_in_flight: usize,
+    /// The endpoints as they are now.
+    pub endpoints: Vec<EndpointSnapshot>,
+}
+
+/// Percentiles in milliseconds; all zero when nothing was measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Latency {
+    /// The median.
+    pub p50_ms: u64,
+    /// 95 of 100 are not longer.
+    pub p95_ms: u64,
+    /// 99 of 100 are not longer.
+    pub p99_ms: u64,
+    /// The longest.
+    pub max_ms: u64,
+}
+
+impl Stats {
+    /// Items settled per second, failed ones included.
+    pub fn items_per_second(&self) -> f64 {
+        let settled = self.categorized + self.failed.values().sum::<u64>();
+        if self.elapsed_s > 0.0 { settled as f64 / self.elapsed_s } else { 0.0 }
+    }
+
+    /// The share of prompt tokens that came from the servers' prefix caches, among those where the server said.
+    pub fn cached_share(&self) -> Option<f64> {
+        let known = self.prompt_tokens_with_known_cache;
+        self.cached_tokens.filter(|_| known > 0).map(|cached| cached as f64 / known as f64)
+    }
+}
+
+/// Counts while a run goes.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    started: Instant,
+    pub(crate) items: u64,
+    categorized: u64,
+    failed: BTreeMap<&'static str, u64>,
+    fallback: u64,
+    duplicates: u64,
+    pub(crate) requests: u64,
+    answered: u64,
+    failures: BTreeMap<String, u64>,
+    pub(crate) retries: u64,
+    pub(crate) reasked: u64,
+    pub(crate) splits: u64,
+    pub(crate) shortened: u64,
+    usage: Usage,
+    prompt_tokens_with_known_cache: u64,
+    latency_ms: Histogram<u32>,
+    pub(crate) max_in_flight: usize,
+}
+
+/// Latencies above this many milliseconds are counted as this long.
+const LONGEST_MS: u64 = 3_600_000;
+
+impl Recorder {
+    pub(crate) fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            items: 0,
+            categorized: 0,
+            failed: BTreeMap::new(),
+            fallback: 0,
+            duplicates: 0,
+            requests: 0,
+            answered: 0,
+            failures: BTreeMap::new(),
+            retries: 0,
+            reasked: 0,
+            splits: 0,
+            shortened: 0,
+            usage: Usage::default(),
+            prompt_tokens_with_known_cache: 0,
+            latency_ms: histogram(),
+            max_in_flight: 0,
+        }
+    }
+
+    pub(crate) fn settled(&mut self, outcome: &Outcome) {
+        match &outcome.result {
+            Ok(assignment) => {
+                self.categorized += 1;
+                self.fallback += u64::from(assignment.is_fallback);
+                self.duplicates += u64::from(assignment.origin.duplicate_of.is_some());
+            }
+            Err(error) => self.failed(error.kind),
+        }
+    }
+
+    fn failed(&mut self, kind: ItemErrorKind) {
+        *self.failed.entry(kind.as_str()).or_default() += 1;
+    }
+
+    pub(crate) fn answered(&mut self, latency: Duration, usage: Option<Usage>) {
+        self.answered += 1;
+        self.latency_ms.saturating_record(latency.as_millis().try_into().unwrap_or(LONGEST_MS));
+        let Some(usage) = usage else { return };
+        self.usage.prompt_tokens = self.usage.prompt_tokens.saturating_add(usage.prompt_tokens);
+        self.usage.output_tokens = self.usage.output_tokens.saturating_add(usage.output_tokens);
+        if let Some(cached) = usage.cached_tokens {
+            self.usage.cached_tokens = Some(self.usage.cached_tokens.unwrap_or(0).saturating_add(cached));
+            self.prompt_tokens_with_known_cache =
+                self.prompt_tokens_with_known_cache.saturating_add(usage.prompt_tokens);
+        }
+    }
+
+    pub(crate) fn attempt_failed(&mut self, kind: FailureKind) {
+        *self.failures.entry(kind.to_string()).or_default() += 1;
+    }
+
+    pub(crate) fn snapshot(&self, endpoints: Vec<EndpointSnapshot>) -> Stats {
+        let quantile = |q: f64| if self.latency_ms.is_empty() { 0 } else { self.latency_ms.value_at_quantile(q) };
+        Stats {
+            elapsed_s: self.started.elapsed().as_secs_f64(),
+            items: self.items,
+            categorized: self.categorized,
+            failed: self.failed.clone(),
+            fallback: self.fallback,
+            duplicates: self.duplicates,
+            requests: self.requests,
+            answered: self.answered,
+            failures: self.failures.clone(),
+            retries: self.retries,
+            reasked: self.reasked,
+            splits: self.splits,
+            shortened: self.shortened,
+            prompt_tokens: self.usage.prompt_tokens,
+            cached_tokens: self.usage.cached_tokens,
+            prompt_tokens_with_known_cache: self.prompt_tokens_with_known_cache,
+            output_tokens: self.usage.output_tokens,
+            latency: Latency {
+                p50_ms: quantile(0.5),
+                p95_ms: quantile(0.95),
+                p99_ms: quantile(0.99),
+                max_ms: quantile(1.0),
+            },
+            max_in_flight: self.max_in_flight,
+            endpoints,
+        }
+    }
+}
+
+fn histogram() -> Histogram<u32> {
+    // Two significant digits up to an hour: a few kilobytes.
+    Histogram::new_with_bounds(1, LONGEST_MS, 2).expect("constant bounds are valid")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unknown_cache_is_not_an_empty_one() {
+        let mut recorder = Recorder::new();
+        let usage = |cached_tokens| Some(Usage { prompt_tokens: 1_000, cached_tokens, output_tokens: 40 });
+        recorder.answered(Duration::from_millis(100), usage(None));
+        assert_eq!(recorder.snapshot(Vec::new()).cached_share(), None);
+        recorder.answered(Duration::from_millis(200), usage(Some(900)));
+        recorder.answered(Duration::from_secs(1_000_000), None);
+        let stats = recorder.snapshot(Vec::new());
+        assert_eq!(stats.cached_share(), Some(0.9));
+        assert_eq!((stats.prompt_tokens, stats.output_tokens), (2_000, 80));
+        assert!(stats.latency.p50_ms.abs_diff(200) <= 2, "{:?}", stats.latency);
+    }
+}
