@@ -1,6 +1,7 @@
 //! Puts news items into the categories of a taxonomy by asking a large language model behind an OpenAI-compatible server.
 
 mod answer;
+mod builder;
 mod categorizer;
 mod dedup;
 mod error;
@@ -15,7 +16,8 @@ pub mod taxonomy;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use self::categorizer::{Categorizer, CategorizerBuilder, OutcomeStream, StopHandle};
+pub use self::builder::CategorizerBuilder;
+pub use self::categorizer::{Categorizer, OutcomeStream, StopHandle};
 pub use self::error::{Error, ErrorKind, Failure, FailureKind, ItemError, ItemErrorKind, Status};
 pub use self::item::NewsItem;
 pub use self::outcome::{Assignment, Origin, Outcome, Report};

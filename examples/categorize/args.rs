@@ -31,7 +31,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE.toml")]
     pub(crate) taxonomy: PathBuf,
 
-    /// A server, for example <http://localhost:8000/v1>; more than one share the load
+    /// A server; given more than once, the servers share the load [example: `http://localhost:8000/v1`]
     #[arg(long, value_name = "URL", required = true)]
     base_url: Vec<String>,
 

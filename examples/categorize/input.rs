@@ -232,9 +232,10 @@ fn id_of(text: &[u8]) -> Option<String> {
     struct OnlyId {
         id: serde_json::Value,
     }
-    match serde_json::from_slice(text).ok()? {
-        OnlyId { id: serde_json::Value::String(id) } => Some(id).filter(|id| !id.is_empty()),
-        OnlyId { id: serde_json::Value::Number(id) } => Some(id.to_string()),
-        OnlyId { .. } => None,
+    let OnlyId { id } = serde_json::from_slice(text).ok()?;
+    match id {
+        serde_json::Value::String(id) => Some(id).filter(|id| !id.is_empty()),
+        serde_json::Value::Number(id) if id.is_i64() || id.is_u64() => Some(id.to_string()),
+        _ => None,
     }
 }

@@ -65,18 +65,18 @@ enum End {
 async fn run(args: &Args) -> Result<End, String> {
     refuse_overwriting(args)?;
     let categorizer = args.categorizer()?;
-    // The input comes first: a mistyped name must not cost the outcomes of an earlier run.
+    // The output comes last: a mistyped name must not cost the outcomes of an earlier run.
     let source = Source::open(&args.input).map_err(|error| about("open input", &args.input, &error))?;
-    let output = Output::create(&args.output).map_err(|error| about("create output", &args.output, &error))?;
     let stats_file = match &args.stats {
         Some(path) => Some((path, File::create(path).map_err(|error| about("create stats", path, &error))?)),
         None => None,
     };
+    let output = Output::create(&args.output).map_err(|error| about("create output", &args.output, &error))?;
     let Input { items, notices, position } =
         source.read().map_err(|error| format!("cannot start a thread: {}", lower_case(&error)))?;
 
     let stop = Stop::default();
-    let outcomes = categorizer.stream(until_stopped(items, &stop));
+    let outcomes = categorizer.stream(until_stopped(items, stop.clone()));
     stop::on_signals(&stop, outcomes.stop_handle());
     let mut job = Job {
         outcomes,
@@ -100,10 +100,7 @@ async fn run(args: &Args) -> Result<End, String> {
     };
     let (lines, blank) = (position.lines(), position.blank());
     let end = match stopped_by {
-        Some(reason) => {
-            let reason = format!("{reason} (stopped; {lines} lines of the input read, {written} lines written)");
-            End::Stopped { reason }
-        }
+        Some(reason) => End::Stopped { reason: format!("{reason} (stopped with {written} lines written)") },
         None if counts.failed > 0 => End::SomeFailed { failed: counts.failed },
         None => End::AllCategorized,
     };
@@ -191,8 +188,8 @@ impl<S: Stream<Item = NewsItem>> Job<S> {
 }
 
 /// The items as a stream that ends when the run is stopped, which drops the receiver and so ends the reading thread.
-fn until_stopped(mut items: mpsc::Receiver<NewsItem>, stop: &Stop) -> impl Stream<Item = NewsItem> {
-    stream::poll_fn(move |cx| items.poll_recv(cx)).take_until(Box::pin(stop.clone().stopped()))
+fn until_stopped(mut items: mpsc::Receiver<NewsItem>, stop: Stop) -> impl Stream<Item = NewsItem> {
+    stream::poll_fn(move |cx| items.poll_recv(cx)).take_until(Box::pin(stop.stopped()))
 }
 
 fn refuse_overwriting(args: &Args) -> Result<(), String> {

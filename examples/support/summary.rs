@@ -1,5 +1,7 @@
 //! What a run measured, in a few lines for people. What the server did not say is called unknown, never zero.
 
+use std::collections::BTreeMap;
+
 use slugline::Stats;
 
 /// The lines, without items that never reached the run.
@@ -16,7 +18,7 @@ pub(crate) fn summary(stats: &Stats) -> Vec<String> {
         ),
         format!("latency   {}", latency(stats)),
         format!("tokens    {}", tokens(stats, settled)),
-        format!("failed    {}", counts(stats.failed.iter())),
+        format!("failed    {}", counts(&stats.failed)),
     ];
     if stats.duplicates > 0 {
         lines.push(format!("copies    {} items answered as copies of another", grouped(stats.duplicates)));
@@ -28,7 +30,7 @@ pub(crate) fn summary(stats: &Stats) -> Vec<String> {
             stats.reasked,
             stats.splits,
             stats.shortened,
-            counts(stats.failures.iter()),
+            counts(&stats.failures),
         ));
     }
     lines
@@ -44,7 +46,7 @@ fn latency(stats: &Stats) -> String {
 
 fn tokens(stats: &Stats, settled: u64) -> String {
     // An answer has a prompt and an output; where both sums are zero, the server did not count.
-    let known = |tokens: u64| (tokens > 0).then(|| grouped(tokens)).unwrap_or_else(unknown);
+    let known = |tokens: u64| if tokens > 0 { grouped(tokens) } else { unknown() };
     let cached = match (stats.cached_tokens, stats.cached_share()) {
         (Some(tokens), Some(share)) => format!("{} = {:.0} %", grouped(tokens), 100.0 * share),
         _ => unknown(),
@@ -63,8 +65,8 @@ fn unknown() -> String {
 }
 
 /// Counts by kind, or "none".
-fn counts<K: AsRef<str>>(counts: impl Iterator<Item = (K, impl std::borrow::Borrow<u64>)>) -> String {
-    let kinds: Vec<_> = counts.map(|(kind, count)| format!("{} {}", grouped(*count.borrow()), kind.as_ref())).collect();
+fn counts<K: AsRef<str>>(counts: &BTreeMap<K, u64>) -> String {
+    let kinds: Vec<_> = counts.iter().map(|(kind, count)| format!("{} {}", grouped(*count), kind.as_ref())).collect();
     if kinds.is_empty() { "none".to_owned() } else { kinds.join(", ") }
 }
 

@@ -58,11 +58,3 @@ pub(crate) fn understand(
         })
         .collect()
 }
-
-/// Reads an answer as the run loop does and drops the result: for fuzzing, since nothing inside is public.
-#[cfg(feature = "testing")]
-pub(crate) fn fuzz(text: &str, pack_len: usize, taxonomy: &Taxonomy) {
-    let labels = understand(text, false, None, pack_len, taxonomy);
-    assert_eq!(labels.len(), pack_len);
-    assert!(labels.iter().flatten().all(|label| label.category < taxonomy.len()));
-}

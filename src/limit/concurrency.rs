@@ -36,6 +36,17 @@ impl ConcurrencyLimit {
         }
     }
 
+    /// The server says how many requests wait inside it: more than a few mean that the limit has outgrown it. A queue that
+    /// is short keeps the server busy between two requests and is left alone.
+    ///
+    /// `admitted_at` is that of a request which has just been answered: if it was sent before the last decrease, the queue
+    /// is still that of the higher limit.
+    pub(crate) fn queue_seen(&mut self, waiting: u64, admitted_at: Instant) {
+        if waiting as f64 > self.limit / 4.0 {
+            self.overloaded(admitted_at);
+        }
+    }
+
     /// A request met overload. Those sent before the last decrease say nothing new.
     pub(crate) fn overloaded(&mut self, admitted_at: Instant) {
         if self.decreased_at.is_none_or(|decreased_at| admitted_at > decreased_at) {
@@ -60,6 +71,18 @@ mod tests {
         assert_eq!(limit.current(), 11);
         (0..10_000).for_each(|_| limit.succeeded(25));
         assert_eq!(limit.current(), 25);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_queue_in_the_server_lowers_the_limit_once_for_each_round_of_requests() {
+        let mut limit = ConcurrencyLimit::new(20, 25);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let admitted_at = Instant::now();
+        limit.queue_seen(5, admitted_at);
+        assert_eq!(limit.current(), 20, "a short queue is left alone");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        (0..5).for_each(|_| limit.queue_seen(12, admitted_at));
+        assert_eq!(limit.current(), 14);
     }
 
     #[tokio::test(start_paused = true)]

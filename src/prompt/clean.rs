@@ -31,6 +31,12 @@ impl CleanText {
         (!text.title.is_empty() || !text.body.is_empty()).then_some(text)
     }
 
+    /// The same text with its tokens counted exactly.
+    pub(crate) fn counted_with(self, tokens: &dyn super::tokens::CountTokens) -> Self {
+        let count = tokens.count_tokens(&self.title) + tokens.count_tokens(&self.body);
+        Self { tokens: count, ..self }
+    }
+
     /// The same text cut shorter, to about `budget_tokens`; none when it is that short already.
     pub(crate) fn shortened(&self, budget_tokens: usize) -> Option<Self> {
         if budget_tokens == 0 || self.tokens <= budget_tokens {

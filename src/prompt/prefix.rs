@@ -59,9 +59,14 @@ impl Prefix {
         &self.text
     }
 
-    /// The estimated tokens of the text.
+    /// The tokens of the text, estimated or counted.
     pub fn tokens(&self) -> usize {
         self.tokens
+    }
+
+    /// The same prefix with its tokens counted exactly.
+    pub(crate) fn counted_with(self, tokens: &dyn tokens::CountTokens) -> Self {
+        Self { tokens: tokens.count_tokens(&self.text), ..self }
     }
 
     /// What goes into outcomes to say which prompt an answer came from.

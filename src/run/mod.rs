@@ -39,20 +39,30 @@ use crate::outcome::{Assignment, Outcome};
 use crate::prompt::Prefix;
 use crate::prompt::clean::CleanText;
 use crate::prompt::frame::CLOSING_TOKENS;
-use crate::prompt::tokens::{self, TokenEstimator};
+use crate::prompt::tokens::{self, CountTokens, TokenEstimator};
 use crate::server::{Admission, BoxFuture, Pool};
 use crate::stats::{Recorder, Stats};
 use crate::taxonomy::Taxonomy;
 
 /// What the runs of a categorizer share.
-#[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) taxonomy: Taxonomy,
     pub(crate) prefix: Prefix,
     pub(crate) schemas: Schemas,
     pub(crate) estimator: TokenEstimator,
+    pub(crate) tokens: Option<Arc<dyn CountTokens>>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) settings: Settings,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Shared")
+            .field("taxonomy", &self.taxonomy.name())
+            .field("pool", &self.pool)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How a categorizer works; the builder documents each.
@@ -65,6 +75,7 @@ pub(crate) struct Settings {
     pub(crate) transport_retries: u32,
     pub(crate) content_retries: u32,
     pub(crate) pack_wait: Duration,
+    pub(crate) waits_by_gauge: bool,
     pub(crate) seed: Option<u64>,
 }
 
@@ -129,6 +140,8 @@ const PACKS_PER_PLACE: usize = 4;
 const PACKS_ASIDE: usize = 16;
 /// Outcomes that may wait for the consumer before no more items are taken in.
 const MOST_WAITING_OUTCOMES: usize = 64;
+/// How often the queues of the servers are looked at, where that is wanted.
+const QUEUE_WATCH_PERIOD: Duration = Duration::from_secs(1);
 /// How long a retry that the budget does not allow now waits before it asks again.
 const BUDGET_PAUSE: Duration = Duration::from_millis(500);
 
@@ -145,6 +158,9 @@ pub(crate) struct Run<S> {
     admitting: Option<(Pack, BoxFuture<'static, Result<Admission, Error>>)>,
     attempts: JoinSet<Finished>,
     in_flight: HashMap<Id, Pack>,
+    /// The look at a server's queue that is under way.
+    queue_watch: JoinSet<()>,
+    queue_seen_at: Option<Instant>,
     outcomes: VecDeque<Outcome>,
     dedup: Dedup,
     budget: RetryBudget,
@@ -171,6 +187,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             admitting: None,
             attempts: JoinSet::new(),
             in_flight: HashMap::new(),
+            queue_watch: JoinSet::new(),
+            queue_seen_at: None,
             outcomes: VecDeque::new(),
             dedup: Dedup::default(),
             budget: RetryBudget::default(),
@@ -278,6 +296,10 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         let Some(text) = CleanText::of(&item, self.shared.settings.item_tokens) else {
             return self.outcome(index, item.id, Err(ItemError::of(ItemErrorKind::Empty)));
         };
+        let text = match &self.shared.tokens {
+            Some(tokens) => text.counted_with(&**tokens),
+            None => text,
+        };
         match self.dedup.see(&text, index, &item.id) {
             Seen::New => self.packer.push(Item::new(index, item.id, text)),
             Seen::Waits => {}
@@ -367,6 +389,16 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         let texts = self.texts_of(&pack);
         let task = self.attempts.spawn(attempt(Arc::clone(&self.shared), texts, admission));
         self.in_flight.insert(task.id(), pack);
+    }
+
+    /// Looks at the queue of the server that has just answered, now and then.
+    fn watch_queue(&mut self, at: usize, admitted_at: Instant) {
+        while self.queue_watch.try_join_next().is_some() {}
+        let is_recent = self.queue_seen_at.is_some_and(|seen_at| seen_at.elapsed() < QUEUE_WATCH_PERIOD);
+        if self.shared.settings.waits_by_gauge && !is_recent && self.queue_watch.is_empty() {
+            self.queue_seen_at = Some(Instant::now());
+            self.queue_watch.spawn(Arc::clone(&self.shared.pool).watch_queue(at, admitted_at));
+        }
     }
 
     /// Ends the run before its time: what is not in flight is not attempted. A fatal error ends what is in flight, too.

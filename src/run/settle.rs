@@ -69,6 +69,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
                 }
             }
         }
+        self.watch_queue(admission.at, admission.admitted_at);
         // Also right for a canary, whose single label nobody waits for.
         let is_garbage = labels.iter().all(Result::is_err);
         admission.settle(if is_garbage { Signal::Garbage } else { Signal::Answered });

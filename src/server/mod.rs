@@ -12,9 +12,13 @@ pub(crate) use self::dialect::Refused;
 pub use self::dialect::{Api, Dialect, StructuredOutput};
 pub use self::endpoint::{EndpointConfig, EndpointSnapshot};
 pub(crate) use self::endpoint::{EndpointState, Signal};
+#[cfg(feature = "testing")]
+pub(crate) use self::openai::MAX_RESPONSE_BYTES;
 pub(crate) use self::openai::OpenAiTransport;
 pub use self::pool::Balance;
 pub(crate) use self::pool::{Admission, Endpoint, Pool, PoolConfig};
+#[cfg(feature = "testing")]
+pub(crate) use self::transport::parse_retry_after;
 pub use self::transport::{BoxFuture, Response, Transport, TransportError, TransportErrorKind};
 pub(crate) use self::verdict::{Attempt, Verdict, judge};
 pub use self::wire::{ChatRequest, CompletionRequest, Options, Request, SystemMessage, UserMessage};

@@ -15,17 +15,24 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::value::RawValue;
 
-use super::transport::{BoxFuture, Response, Transport, TransportError, TransportErrorKind, parse_retry_after};
+use super::transport::{
+    BoxFuture, Response, Transport, TransportError, TransportErrorKind, parse_retry_after, parse_waiting_requests,
+};
 use super::wire::Request;
 
 /// The most bytes of a response that are read. An answer to sixteen items with log-probabilities takes a fortieth of it.
 pub(crate) const MAX_RESPONSE_BYTES: usize = 8 * 1024 * 1024;
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the metrics may take; they are only a hint.
+const METRICS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Sends requests through async-openai.
 pub(crate) struct OpenAiTransport {
     client: Client<EndpointAddress>,
+    http: reqwest::Client,
+    /// Where vLLM, SGLang and llama.cpp have their metrics: beside the API, not below it.
+    metrics_url: Option<reqwest::Url>,
 }
 
 impl fmt::Debug for OpenAiTransport {
@@ -51,8 +58,9 @@ impl OpenAiTransport {
             .build()
             .map_err(|error| format!("the HTTP client cannot be built: {error}"))?;
         let address = EndpointAddress::new(base_url, key)?;
-        let client = Client::build(http.clone(), address).with_http_service(SingleAttempt { http });
-        Ok(Self { client })
+        let client = Client::build(http.clone(), address).with_http_service(SingleAttempt { http: http.clone() });
+        let metrics_url = reqwest::Url::parse(base_url).ok().and_then(|url| url.join("/metrics").ok());
+        Ok(Self { client, http, metrics_url })
     }
 }
 
@@ -74,6 +82,14 @@ impl Transport for OpenAiTransport {
                 },
                 Err(error) => Err(TransportError::new(TransportErrorKind::Interrupted, without_request(&error))),
             }
+        })
+    }
+
+    fn waiting_requests(&self) -> BoxFuture<'_, Option<u64>> {
+        Box::pin(async move {
+            let request = self.http.get(self.metrics_url.clone()?).timeout(METRICS_TIMEOUT).build().ok()?;
+            let response = exchange(&self.http, request).await.ok().filter(|response| response.http_status == 200)?;
+            parse_waiting_requests(std::str::from_utf8(&response.body).ok()?)
         })
     }
 }

@@ -194,6 +194,15 @@ impl Pool {
         self.state().endpoints.iter().filter_map(|endpoint| endpoint.context_tokens).min()
     }
 
+    /// Asks an endpoint how many requests wait inside it, and lowers its limit if they are many. `admitted_at` is that of a
+    /// request which it has just answered.
+    pub(crate) async fn watch_queue(self: Arc<Self>, at: usize, admitted_at: Instant) {
+        let Some(endpoint) = self.endpoints.get(at) else { return };
+        if let Some(waiting) = endpoint.transport.waiting_requests().await {
+            self.state().endpoints[at].limit.queue_seen(waiting, admitted_at);
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.endpoints.len()
     }

@@ -13,6 +13,8 @@
 //!
 //! All waiting goes through tokio's clock. Under a paused clock drive the [`SimulatedEngine`] directly, without sockets.
 
+pub mod entry;
+mod in_memory;
 mod scripted;
 mod simulated;
 

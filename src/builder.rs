@@ -1,0 +1,411 @@
+//! The builder of a categorizer: collects, then checks everything at once.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::answer::schema::Schemas;
+use crate::categorizer::Categorizer;
+use crate::error::Error;
+use crate::limit::concurrency::ConcurrencyLimit;
+use crate::limit::rate::Rate;
+use crate::prompt::Prefix;
+use crate::prompt::tokens::{CountTokens, TokenEstimator};
+use crate::run::{Settings, Shared};
+use crate::server::{
+    Api, Balance, Dialect, Endpoint, EndpointConfig, EndpointState, OpenAiTransport, Pool, PoolConfig,
+};
+use crate::taxonomy::Taxonomy;
+
+/// Configures a [`Categorizer`]. Nothing is checked before [`build`](Self::build), which reports all problems at once.
+///
+/// Defaults: packs of 3, item text of 150 tokens, a context of 4,096 tokens, temperature 0, 10 requests in flight per
+/// endpoint adapting within 1 to 25, no rate limits, a timeout of 10 seconds, 3 transport retries, 2 content retries, and
+/// a patience of 10 minutes.
+#[derive(Clone)]
+#[expect(missing_debug_implementations, reason = "a counter of tokens need not have one")]
+pub struct CategorizerBuilder {
+    taxonomy: Taxonomy,
+    endpoints: Vec<EndpointConfig>,
+    model: Option<String>,
+    api_key: Option<SecretString>,
+    api: Api,
+    logprobs: bool,
+    balance: Balance,
+    concurrency: usize,
+    max_concurrency: usize,
+    requests_per_minute: Option<NonZeroU32>,
+    tokens_per_minute: Option<NonZeroU32>,
+    timeout: Duration,
+    patience: Option<Duration>,
+    tokens: Option<Arc<dyn CountTokens>>,
+    settings: Settings,
+}
+
+/// The most items of a pack.
+const MAX_PACK_SIZE: usize = 16;
+/// The most requests in flight at one endpoint.
+const MAX_CONCURRENCY: usize = 128;
+/// The most retries of one kind.
+const MAX_RETRIES: u32 = 100;
+const DEFAULT_PATIENCE: Duration = Duration::from_secs(600);
+/// The patience with servers that never answered: they are probably not there.
+const DEFAULT_FIRST_PATIENCE: Duration = Duration::from_secs(30);
+
+impl CategorizerBuilder {
+    pub(crate) fn new(taxonomy: Taxonomy) -> Self {
+        Self {
+            taxonomy,
+            endpoints: Vec::new(),
+            model: None,
+            api_key: None,
+            api: Api::Chat,
+            logprobs: true,
+            balance: Balance::default(),
+            concurrency: 10,
+            max_concurrency: 25,
+            requests_per_minute: None,
+            tokens_per_minute: None,
+            timeout: Duration::from_secs(10),
+            patience: None,
+            tokens: None,
+            settings: Settings {
+                pack_size: 3,
+                item_tokens: 150,
+                context_tokens: 4_096,
+                temperature: 0.0,
+                transport_retries: 3,
+                content_retries: 2,
+                pack_wait: Duration::from_millis(20),
+                waits_by_gauge: false,
+                seed: None,
+            },
+        }
+    }
+
+    /// Adds a server, by its base address such as `http://localhost:8000/v1` or with more detail. At least one is needed;
+    /// the load is balanced over all.
+    #[must_use]
+    pub fn endpoint(mut self, endpoint: impl Into<EndpointConfig>) -> Self {
+        self.endpoints.push(endpoint.into());
+        self
+    }
+
+    /// The model's name, for endpoints that do not have their own. Needed unless all have.
+    #[must_use]
+    pub fn model(mut self, model: impl Into<String>) -> Self {
+        self.model = Some(model.into());
+        self
+    }
+
+    /// The key for endpoints that do not have their own. Default: none. Nothing is taken from the environment.
+    #[must_use]
+    pub fn api_key(mut self, key: impl Into<String>) -> Self {
+        let key: String = key.into();
+        self.api_key = Some(SecretString::from(key.trim().to_owned()));
+        self
+    }
+
+    /// Which endpoint of the API is used. Default: [`Api::Chat`].
+    #[must_use]
+    pub fn api(mut self, api: Api) -> Self {
+        self.api = api;
+        self
+    }
+
+    /// Whether log-probabilities are asked for, which confidences come from. Default: true.
+    #[must_use]
+    pub fn confidence(mut self, wanted: bool) -> Self {
+        self.logprobs = wanted;
+        self
+    }
+
+    /// How endpoints are chosen. Default: [`Balance::TwoChoices`].
+    #[must_use]
+    pub fn balance(mut self, balance: Balance) -> Self {
+        self.balance = balance;
+        self
+    }
+
+    /// The most items that share a request, 1 to 16. Default: 3.
+    #[must_use]
+    pub fn pack_size(mut self, items: usize) -> Self {
+        self.settings.pack_size = items;
+        self
+    }
+
+    /// The most tokens of an item's title and body that are shown to the model, at least 16. Default: 150.
+    #[must_use]
+    pub fn item_tokens(mut self, tokens: usize) -> Self {
+        self.settings.item_tokens = tokens;
+        self
+    }
+
+    /// The context length of the model in tokens: prompt and answer must fit. A server that states less is believed.
+    /// Default: 4,096.
+    #[must_use]
+    pub fn context_tokens(mut self, tokens: usize) -> Self {
+        self.settings.context_tokens = tokens;
+        self
+    }
+
+    /// The sampling temperature, 0 to 2. Default: 0, since labels should not be dice.
+    #[must_use]
+    pub fn temperature(mut self, temperature: f32) -> Self {
+        self.settings.temperature = temperature;
+        self
+    }
+
+    /// The requests in flight that each endpoint begins with, 1 to 128. Default: 10. From there the limit adapts between 1
+    /// and [`max_concurrency`](Self::max_concurrency), which is raised to this value if it is lower.
+    #[must_use]
+    pub fn concurrency(mut self, requests: usize) -> Self {
+        self.concurrency = requests;
+        self
+    }
+
+    /// The most requests in flight at each endpoint, 1 to 128. Default: 25.
+    #[must_use]
+    pub fn max_concurrency(mut self, requests: usize) -> Self {
+        self.max_concurrency = requests;
+        self
+    }
+
+    /// Whether a server's own count of waiting requests, from its `/metrics`, lowers the requests in flight as overload
+    /// does. vLLM queues without bound and never says that it is overloaded; this keeps its queue short when others share
+    /// the server. Looked at once a second at most. Default: false.
+    #[must_use]
+    pub fn watch_server_queue(mut self, wanted: bool) -> Self {
+        self.settings.waits_by_gauge = wanted;
+        self
+    }
+
+    /// The most requests per minute to each endpoint that has no rate of its own. Default: no limit.
+    #[must_use]
+    pub fn requests_per_minute(mut self, rate: NonZeroU32) -> Self {
+        self.requests_per_minute = Some(rate);
+        self
+    }
+
+    /// The most tokens per minute, prompt and allowed output together, to each endpoint that has no rate of its own.
+    /// Default: no limit.
+    #[must_use]
+    pub fn tokens_per_minute(mut self, rate: NonZeroU32) -> Self {
+        self.tokens_per_minute = Some(rate);
+        self
+    }
+
+    /// How long one attempt may take, from admission to the last byte. It is doubled, up to 120 seconds, for an endpoint
+    /// that times out with a single request in flight. Default: 10 seconds.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// How often a pack is sent again after a timeout, a lost connection or a server error before it is blamed, 0 to 100.
+    /// Overload does not count: the pack waits. Default: 3.
+    #[must_use]
+    pub fn transport_retries(mut self, retries: u32) -> Self {
+        self.settings.transport_retries = retries;
+        self
+    }
+
+    /// How often an item is asked again with others when its answer is not valid, before it is asked alone for the last
+    /// time, 0 to 100. Default: 2.
+    #[must_use]
+    pub fn content_retries(mut self, retries: u32) -> Self {
+        self.settings.content_retries = retries;
+        self
+    }
+
+    /// How long an item waits for others to share its request. Default: 20 milliseconds.
+    #[must_use]
+    pub fn pack_wait(mut self, wait: Duration) -> Self {
+        self.settings.pack_wait = wait;
+        self
+    }
+
+    /// How long a run waits while no endpoint answers, before it ends. Default: 10 minutes, and 30 seconds for endpoints
+    /// that have never answered.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = Some(patience);
+        self
+    }
+
+    /// Counts tokens with this instead of the estimator, for example with [`ExactTokens`](crate::prompt::tokens::ExactTokens)
+    /// of the feature `tokenizers`. Texts are still cut by the estimator. Default: the estimator, corrected by what the
+    /// server counts.
+    #[must_use]
+    pub fn count_tokens_with(mut self, tokens: impl CountTokens + 'static) -> Self {
+        self.tokens = Some(Arc::new(tokens));
+        self
+    }
+
+    /// Makes backoff, balance and the order of items that are asked again repeatable. Default: random.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.settings.seed = Some(seed);
+        self
+    }
+
+    /// Checks everything and makes the categorizer.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] with every problem.
+    pub fn build(self) -> Result<Categorizer, Error> {
+        let mut problems = self.problems();
+        let prefix = Prefix::new(&self.taxonomy);
+        let prefix = match &self.tokens {
+            Some(tokens) => prefix.counted_with(&**tokens),
+            None => prefix,
+        };
+        let (taxonomy, settings) = (self.taxonomy.clone(), self.settings.clone());
+        let largest_request_tokens = u32::try_from(settings.context_tokens).unwrap_or(u32::MAX);
+        let limit = ConcurrencyLimit::new(self.concurrency, self.max_concurrency.max(self.concurrency));
+        let mut endpoints = Vec::new();
+        for config in &self.endpoints {
+            match self.endpoint_of(config, largest_request_tokens) {
+                Ok(endpoint) => {
+                    let dialect = Dialect::new(self.api, self.logprobs);
+                    endpoints.push((endpoint, EndpointState::new(limit, self.timeout, dialect)));
+                }
+                Err(problem) => problems.push(problem),
+            }
+        }
+        let config = PoolConfig {
+            balance: self.balance,
+            patience: self.patience.unwrap_or(DEFAULT_PATIENCE),
+            first_patience: self.patience.unwrap_or(DEFAULT_FIRST_PATIENCE),
+            seed: settings.seed,
+        };
+        let shared = Shared {
+            schemas: Schemas::new(&taxonomy),
+            taxonomy,
+            prefix,
+            estimator: TokenEstimator::default(),
+            tokens: self.tokens.clone(),
+            pool: Arc::new(Pool::new(endpoints, config)),
+            settings,
+        };
+        let least = shared.prefix.tokens() + shared.max_output_tokens(1) + 64;
+        if least > shared.settings.context_tokens {
+            problems.push(format!(
+                "context of {} tokens is too short: prefix, answer and one short item take about {least}",
+                shared.settings.context_tokens
+            ));
+        }
+        for rate in self.endpoints.iter().map(|endpoint| endpoint.tokens_per_minute.or(self.tokens_per_minute)) {
+            if rate.is_some_and(|rate| (rate.get() as usize) < least) {
+                problems.push(format!("tokens per minute are fewer than one request takes, about {least}"));
+            }
+        }
+        problems.dedup();
+        if problems.is_empty() {
+            Ok(Categorizer { shared: Arc::new(shared) })
+        } else {
+            Err(Error::configuration(problems))
+        }
+    }
+
+    /// What is wrong with the numbers.
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let settings = &self.settings;
+        let mut need = |is_right: bool, problem: &str| {
+            if !is_right {
+                problems.push(problem.to_owned());
+            }
+        };
+        need(!self.endpoints.is_empty(), "no endpoint: add one, for example http://localhost:8000/v1");
+        need((1..=MAX_PACK_SIZE).contains(&settings.pack_size), "pack size must be 1 to 16 items");
+        need(settings.item_tokens >= 16, "item tokens must be at least 16");
+        need((0.0..=2.0).contains(&settings.temperature), "temperature must be 0 to 2");
+        need((1..=MAX_CONCURRENCY).contains(&self.concurrency), "concurrency must be 1 to 128 requests");
+        need((1..=MAX_CONCURRENCY).contains(&self.max_concurrency), "most concurrency must be 1 to 128 requests");
+        need(!self.timeout.is_zero(), "timeout must not be zero");
+        need(settings.transport_retries <= MAX_RETRIES, "transport retries must be 0 to 100");
+        need(settings.content_retries <= MAX_RETRIES, "content retries must be 0 to 100");
+        problems
+    }
+
+    fn endpoint_of(&self, config: &EndpointConfig, largest_request_tokens: u32) -> Result<Endpoint, String> {
+        let base_url = config.base_url.trim().trim_end_matches('/');
+        let Some(model) = config.model.as_ref().or(self.model.as_ref()).filter(|model| !model.is_empty()) else {
+            return Err(format!("no model for {base_url}: name the one that the server has"));
+        };
+        let key = config.key.as_ref().or(self.api_key.as_ref()).filter(|key| !key.expose_secret().is_empty());
+        let transport = match &config.transport {
+            Some(transport) => Arc::clone(transport),
+            None => {
+                let url = reqwest::Url::parse(base_url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+                let Some(url) = url.filter(reqwest::Url::has_host) else {
+                    return Err(format!("{base_url:?} is no address: it should look like http://localhost:8000/v1"));
+                };
+                if url.path().ends_with("/completions") {
+                    return Err(format!("{base_url} should be the part before /chat/completions or /completions"));
+                }
+                if !url.username().is_empty() || url.password().is_some() {
+                    return Err("an address must not have a user or password: set a key instead".to_owned());
+                }
+                Arc::new(OpenAiTransport::new(base_url, key)?)
+            }
+        };
+        Ok(Endpoint {
+            base_url: base_url.into(),
+            model: model.as_str().into(),
+            key: key.cloned(),
+            transport,
+            weight: config.weight,
+            rate: Rate::new(
+                config.requests_per_minute.or(self.requests_per_minute),
+                config.tokens_per_minute.or(self.tokens_per_minute),
+                largest_request_tokens,
+            ),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Category;
+
+    fn taxonomy() -> Taxonomy {
+        Taxonomy::new("t", "1", [Category::new("a", "A", "One."), Category::new("b", "B", "Two.")]).unwrap()
+    }
+
+    #[test]
+    fn the_builder_reports_every_problem_at_once() {
+        let error = Categorizer::builder(taxonomy())
+            .endpoint("localhost:8000")
+            .endpoint(EndpointConfig::new("http://localhost:8000/v1/chat/completions").model("m"))
+            .endpoint(EndpointConfig::new("http://user:secret@localhost:8000/v1").model("m"))
+            .endpoint(EndpointConfig::new("http://localhost:8000/v1").model("m").api_key("bad\nkey\u{e9}\n"))
+            .pack_size(0)
+            .temperature(f32::NAN)
+            .concurrency(0)
+            .timeout(Duration::ZERO)
+            .context_tokens(100)
+            .build()
+            .unwrap_err()
+            .to_string();
+        for part in [
+            "no model for localhost:8000",
+            "the part before /chat/completions",
+            "must not have a user or password",
+            "no HTTP header can carry",
+            "pack size",
+            "temperature",
+            "concurrency",
+            "timeout",
+            "context of 100 tokens is too short",
+        ] {
+            assert!(error.contains(part), "{part} not in {error}");
+        }
+        assert!(!error.contains("secret") && !error.contains("bad"), "{error}");
+    }
+}

@@ -1,0 +1,57 @@
+//! Entry points to the readers of server bytes, for the fuzz targets. Each checks what must hold for any input.
+
+use crate::answer;
+use crate::server::{Attempt, Response, Verdict, judge};
+use crate::taxonomy::Taxonomy;
+
+/// Reads an answer to `pack_len` items as a run does, and gives each item's category id where it got one.
+///
+/// # Panics
+/// When the reader breaks its contract: one result for each item, each label of the taxonomy.
+pub fn read_answer(text: &str, pack_len: usize, was_cut: bool, taxonomy: &Taxonomy) -> Vec<Option<String>> {
+    let labels = answer::understand(text, was_cut, None, pack_len, taxonomy);
+    assert_eq!(labels.len(), pack_len, "one result for each item");
+    let id_of = |category| taxonomy.at(category).map(|category| category.id.to_string());
+    labels.into_iter().map(|label| label.ok().map(|label| id_of(label.category).expect("a known category"))).collect()
+}
+
+/// Judges a whole response as a run does, log-probabilities included, and gives the text of the answer where there is one.
+///
+/// # Panics
+/// When the reader breaks its contract: the words of a failure are short and do not repeat the key, probabilities are
+/// between 0 and 1 and add up to no more than 1.
+pub fn read_response(http_status: u16, body: &[u8], pack_len: usize, taxonomy: &Taxonomy) -> Option<String> {
+    const KEY: &str = "sk-0123456789";
+    let response = Response::new(http_status, body.to_vec());
+    match judge(Attempt::Response(response), &"http://fuzz".into(), "the text of the request", Some(KEY)) {
+        Verdict::Answer(completion) => {
+            let tokens = completion.tokens.as_deref();
+            for label in answer::understand(&completion.text, false, tokens, pack_len, taxonomy).into_iter().flatten() {
+                assert!(label.probabilities.iter().all(|(_, share)| (0.0..=1.0).contains(share)), "a probability");
+                let sum: f32 = label.probabilities.iter().map(|(_, share)| share).sum();
+                assert!(sum <= 1.001, "probabilities add up to {sum}");
+            }
+            Some(completion.text)
+        }
+        Verdict::Failed { failure, .. } => {
+            let words = failure.words.unwrap_or_default();
+            assert!(words.len() <= 400 && !words.contains(KEY), "words are bounded and redacted");
+            None
+        }
+    }
+}
+
+/// Reads a `Retry-After` header, in seconds.
+pub fn read_retry_after(value: &str) -> Option<f64> {
+    crate::server::parse_retry_after(value, std::time::SystemTime::UNIX_EPOCH).map(|wait| wait.as_secs_f64())
+}
+
+/// Cleans a field of an item as the prompt gets it.
+///
+/// # Panics
+/// When the text could leave its frame.
+pub fn clean_text(text: &str) -> String {
+    let clean = crate::prompt::clean::clean(text);
+    assert!(!clean.contains(['<', '>', '\n', '\r']), "no frame markers");
+    clean
+}
