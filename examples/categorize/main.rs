@@ -89,26 +89,22 @@ async fn run(args: &Args) -> Result<End, String> {
         invalid: 0,
         position,
     };
-    let stopped_by = job.work().await;
+    let worked = job.work().await;
     let Job { outcomes, output, progress, counts, invalid, position, .. } = job;
     progress.finish();
 
     let written = output.lines();
-    let stopped_by = match output.finish() {
-        Ok(()) => stopped_by,
-        Err(error) => stopped_by.or_else(|| Some(about("write output", &args.output, &error))),
-    };
-    let (lines, blank) = (position.lines(), position.blank());
-    let end = match stopped_by {
-        Some(reason) => End::Stopped { reason: format!("{reason} (stopped with {written} lines written)") },
-        None if counts.failed > 0 => End::SomeFailed { failed: counts.failed },
-        None => End::AllCategorized,
+    let end = match worked.and_then(|stopped_by| output.finish().map(|()| stopped_by)) {
+        Err(error) => End::Stopped { reason: about("write output", &args.output, &error) },
+        Ok(Some(reason)) => End::Stopped { reason: format!("{reason} (stopped with {written} lines written)") },
+        Ok(None) if counts.failed > 0 => End::SomeFailed { failed: counts.failed },
+        Ok(None) => End::AllCategorized,
     };
 
     let stats = outcomes.stats();
     print_summary(&stats, invalid);
     if let Some((path, file)) = stats_file {
-        let report = report(&stats, InputLines { lines, blank, invalid }, &end);
+        let report = report(&stats, InputLines { lines: position.lines(), blank: position.blank(), invalid }, &end);
         write_report(file, &report).map_err(|error| about("write stats", path, &error))?;
     }
     Ok(end)
@@ -129,45 +125,39 @@ struct Job<S> {
 
 impl<S: Stream<Item = NewsItem>> Job<S> {
     /// Works until everything is settled and written, and gives the reason if that was before the end of the input.
-    async fn work(&mut self) -> Option<String> {
+    ///
+    /// An error means that the output cannot be written: nothing that is still under way could be kept.
+    async fn work(&mut self) -> io::Result<Option<String>> {
         let mut stopped_by = None;
         let mut every_second = tokio::time::interval(Duration::from_secs(1));
         let (mut is_settled, mut is_read) = (false, false);
         while !(is_settled && is_read) {
-            let written = tokio::select! {
+            tokio::select! {
                 outcome = self.outcomes.next(), if !is_settled => match outcome {
                     Some(outcome) => {
                         self.count(outcome.result.is_err());
-                        self.output.line(&outcome)
+                        self.output.line(&outcome)?;
                     }
-                    None => {
-                        is_settled = true;
-                        Ok(())
-                    }
+                    None => is_settled = true,
                 },
                 notice = self.notices.recv(), if !is_read => match notice {
                     Some(Notice::Invalid(invalid)) => {
                         self.invalid += 1;
                         self.count(true);
-                        self.output.line(&invalid)
+                        self.output.line(&invalid)?;
                     }
                     Some(Notice::End(end)) => {
                         is_read = true;
-                        let reason = |error| format!("cannot read on after line {}: {}", self.position.lines(), lower_case(&error));
+                        let line = self.position.lines();
+                        let reason = |error| format!("cannot read on after line {line}: {}", lower_case(&error));
                         stopped_by = stopped_by.or(end.err().map(reason));
-                        Ok(())
                     }
                     None => {
                         is_read = true;
                         stopped_by = stopped_by.or_else(|| Some("the reading of the input broke down".to_owned()));
-                        Ok(())
                     }
                 },
-                _ = every_second.tick() => self.output.flush_if_due(),
-            };
-            if let Err(error) = written {
-                // Nothing that is still under way could be kept.
-                return Some(format!("cannot write output: {}", lower_case(&error)));
+                _ = every_second.tick() => self.output.flush_if_due()?,
             }
             if let Some(error) = self.outcomes.error() {
                 stopped_by = Some(error.to_string());
@@ -178,7 +168,9 @@ impl<S: Stream<Item = NewsItem>> Job<S> {
             self.counts.total = self.position.estimated_total();
             self.progress.update(self.counts);
         }
-        stopped_by
+        // A stop that came between the last two looks at the run has ended the source, too.
+        let was_stopped = stopped_by.is_none() && self.stop.is_stopped();
+        Ok(if was_stopped { Some(slugline::Error::Stopped.to_string()) } else { stopped_by })
     }
 
     fn count(&mut self, is_failed: bool) {

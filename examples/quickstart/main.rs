@@ -38,7 +38,7 @@ const ITEMS: &str = include_str!("items.jsonl");
 const TAXONOMY: &str = include_str!("../../categories/newsroom.toml");
 
 /// The time for one answer. Longer than slugline's default, since nobody knows what machine the server runs on.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -67,7 +67,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
         (Some(Found { base_url, program, model, api_key }), _) => {
             say(&format!("using {program} at {base_url} with the model {model}"));
             let builder = builder.endpoint(base_url.as_str()).model(model);
-            api_key.iter().fold(builder, |builder, key| builder.api_key(key))
+            if let Some(key) = api_key { builder.api_key(key) } else { builder }
         }
         (None, Some(server)) => {
             say("none found, so this program starts a simulated server in its own process");

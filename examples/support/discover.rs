@@ -42,7 +42,7 @@ pub(crate) async fn discover(mut say: impl FnMut(&str)) -> Option<Found> {
     let api_key = variable("SLUGLINE_API_KEY");
     let candidates = named
         .iter()
-        .map(|url| (url.as_str(), "server of SLUGLINE_BASE_URL", api_key.as_deref()))
+        .map(|url| (url.as_str(), "the server of SLUGLINE_BASE_URL", api_key.as_deref()))
         // A key that goes with an address is none of the business of whatever listens at a local port.
         .chain(LOCAL_SERVERS.map(|(url, program)| (url, program, api_key.as_deref().filter(|_| named.is_none()))));
     // A redirect would carry the key to another address.

@@ -1,12 +1,14 @@
 //! What a run measured, in a few lines for people. What the server did not say is called unknown, never zero.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
 use slugline::Stats;
 
 /// The lines, without items that never reached the run.
 pub(crate) fn summary(stats: &Stats) -> Vec<String> {
     let settled = stats.categorized + stats.failed.values().sum::<u64>();
+    let asked = settled - stats.failed.get("not-attempted").unwrap_or(&0);
     let mut lines = vec![
         format!(
             "speed     {:.2} items/s: {} items in {:.1} s, {} requests, at most {} in flight",
@@ -17,7 +19,7 @@ pub(crate) fn summary(stats: &Stats) -> Vec<String> {
             stats.max_in_flight,
         ),
         format!("latency   {}", latency(stats)),
-        format!("tokens    {}", tokens(stats, settled)),
+        format!("tokens    {}", tokens(stats, asked)),
         format!("failed    {}", counts(&stats.failed)),
     ];
     if stats.duplicates > 0 {
@@ -44,7 +46,7 @@ fn latency(stats: &Stats) -> String {
     format!("p50 {:.2} s, p95 {:.2} s a request", seconds(stats.latency.p50_ms), seconds(stats.latency.p95_ms))
 }
 
-fn tokens(stats: &Stats, settled: u64) -> String {
+fn tokens(stats: &Stats, items: u64) -> String {
     // An answer has a prompt and an output; where both sums are zero, the server did not count.
     let known = |tokens: u64| if tokens > 0 { grouped(tokens) } else { unknown() };
     let cached = match (stats.cached_tokens, stats.cached_share()) {
@@ -53,9 +55,10 @@ fn tokens(stats: &Stats, settled: u64) -> String {
     };
     let mut line =
         format!("prompt {} (cached {cached}), output {}", known(stats.prompt_tokens), known(stats.output_tokens));
-    if stats.prompt_tokens > 0 && settled > 0 {
-        let per_item = |tokens: u64| tokens as f64 / settled as f64;
-        line += &format!("; per item {:.0} + {:.1}", per_item(stats.prompt_tokens), per_item(stats.output_tokens));
+    if stats.prompt_tokens > 0 && items > 0 {
+        let per_item = |tokens: u64| tokens as f64 / items as f64;
+        // Writing to a string cannot fail.
+        let _ = write!(line, "; per item {:.0} + {:.1}", per_item(stats.prompt_tokens), per_item(stats.output_tokens));
     }
     line
 }
@@ -75,7 +78,7 @@ fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() * 4 / 3);
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);

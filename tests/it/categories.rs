@@ -57,7 +57,8 @@ fn every_shipped_label_means_one_category() {
         let ids: BTreeSet<_> = taxonomy.categories().map(|category| category.id.as_str()).collect();
         assert_eq!(ids.len(), taxonomy.len(), "{file}");
         for category in taxonomy.categories() {
-            let labels = [category.id.as_str(), &category.name].into_iter().chain(category.aliases.iter().map(|a| &**a));
+            let labels =
+                [category.id.as_str(), &category.name].into_iter().chain(category.aliases.iter().map(|a| &**a));
             for label in labels {
                 assert_eq!(taxonomy.find(label).unwrap().id, category.id, "{file}: {label}");
             }

@@ -1,6 +1,14 @@
 //! Behaviour of the crate, seen from outside. One binary, a module per behaviour.
 
+mod answers;
+mod categories;
+mod concurrency;
+mod corpus;
 mod endpoints;
 mod failures;
+mod faults;
+mod prompt;
+mod props;
 mod run;
+mod sockets;
 mod support;
