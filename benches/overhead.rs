@@ -64,7 +64,7 @@ fn measure(
 ) -> Result<Figures, Box<dyn std::error::Error>> {
     let (cpu, start) = (cpu_time()?, Instant::now());
     run()?;
-    let (cpu, wall) = (cpu_time()? - cpu, start.elapsed());
+    let (cpu, wall) = (cpu_time()?.saturating_sub(cpu), start.elapsed());
     let rate = |time: Duration| ITEMS as f64 / time.as_secs_f64();
     Ok(Figures { items_per_cpu_second: rate(cpu), items_per_second: rate(wall) })
 }

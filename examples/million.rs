@@ -45,7 +45,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut outcomes = categorizer.stream(items);
 
     let start = Instant::now();
-    let (mut settled, mut most_mib, mut early_mib) = (0, 0, 0);
+    let (mut settled, mut most_mib, mut early_mib) = (0_u64, 0, 0);
     println!("{:>10} {:>8} {:>10}", "items", "MiB", "items/s");
     while let Some(outcome) = outcomes.next().await {
         outcome.result?;
@@ -56,7 +56,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             if early_mib == 0 {
                 early_mib = resident_mib;
             }
-            println!("{settled:>10} {resident_mib:>8} {:>10.0}", f64::from(settled) / start.elapsed().as_secs_f64());
+            println!("{settled:>10} {resident_mib:>8} {:>10.0}", settled as f64 / start.elapsed().as_secs_f64());
         }
     }
     println!("grown by {} MiB after the first tenth; bound {BOUND_MIB} MiB", most_mib.saturating_sub(early_mib));

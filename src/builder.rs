@@ -325,7 +325,9 @@ impl CategorizerBuilder {
         need(settings.item_tokens >= 16, "item tokens must be at least 16");
         need((0.0..=2.0).contains(&settings.temperature), "temperature must be 0 to 2");
         need((1..=MAX_CONCURRENCY).contains(&self.concurrency), "concurrency must be 1 to 128 requests");
-        need((1..=MAX_CONCURRENCY).contains(&self.max_concurrency), "most concurrency must be 1 to 128 requests");
+        if self.max_concurrency != self.concurrency {
+            need((1..=MAX_CONCURRENCY).contains(&self.max_concurrency), "most concurrency must be 1 to 128 requests");
+        }
         need(!self.timeout.is_zero(), "timeout must not be zero");
         need(settings.transport_retries <= MAX_RETRIES, "transport retries must be 0 to 100");
         need(settings.content_retries <= MAX_RETRIES, "content retries must be 0 to 100");
@@ -340,19 +342,7 @@ impl CategorizerBuilder {
         let key = config.key.as_ref().or(self.api_key.as_ref()).filter(|key| !key.expose_secret().is_empty());
         let transport = match &config.transport {
             Some(transport) => Arc::clone(transport),
-            None => {
-                let url = reqwest::Url::parse(base_url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-                let Some(url) = url.filter(reqwest::Url::has_host) else {
-                    return Err(format!("{base_url:?} is no address: it should look like http://localhost:8000/v1"));
-                };
-                if url.path().ends_with("/completions") {
-                    return Err(format!("{base_url} should be the part before /chat/completions or /completions"));
-                }
-                if !url.username().is_empty() || url.password().is_some() {
-                    return Err("an address must not have a user or password: set a key instead".to_owned());
-                }
-                Arc::new(OpenAiTransport::new(base_url, key)?)
-            }
+            None => Arc::new(OpenAiTransport::new(checked_address(base_url)?, key)?),
         };
         Ok(Endpoint {
             base_url: base_url.into(),
@@ -367,6 +357,21 @@ impl CategorizerBuilder {
             ),
         })
     }
+}
+
+/// The base address if requests can be sent to it.
+fn checked_address(base_url: &str) -> Result<&str, String> {
+    let url = reqwest::Url::parse(base_url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    let Some(url) = url.filter(reqwest::Url::has_host) else {
+        return Err(format!("{base_url:?} is no address: it should look like http://localhost:8000/v1"));
+    };
+    if url.path().ends_with("/completions") {
+        return Err(format!("{base_url} should be the part before /chat/completions or /completions"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("an address must not have a user or password: set a key instead".to_owned());
+    }
+    Ok(base_url)
 }
 
 #[cfg(test)]

@@ -87,10 +87,10 @@ impl Dedup {
             Ok(assignment) => {
                 self.entries.insert(hash, Entry::Answered(Box::new((id.to_owned(), assignment.clone()))));
                 self.answered.push_back(hash);
-                if self.answered.len() > REMEMBERED {
-                    if let Some(oldest) = self.answered.pop_front() {
-                        self.entries.remove(&oldest);
-                    }
+                if self.answered.len() > REMEMBERED
+                    && let Some(oldest) = self.answered.pop_front()
+                {
+                    self.entries.remove(&oldest);
                 }
                 copies.into_iter().map(|copy| copy.answered(id, assignment)).collect()
             }

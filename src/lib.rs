@@ -1,4 +1,61 @@
-//! Puts news items into the categories of a taxonomy by asking a large language model behind an OpenAI-compatible server.
+//! Puts news items into the categories of a taxonomy by asking a large language model behind an OpenAI-compatible server:
+//! vLLM first, also llama.cpp, SGLang, Ollama and OpenAI.
+//!
+//! # Example
+//!
+//! ```
+//! # #[cfg(feature = "testing")] {
+//! use slugline::{Categorizer, NewsItem, Taxonomy};
+//!
+//! # tokio::runtime::Runtime::new()?.block_on(async {
+//! # let server = slugline::testing::SimulatedServer::builder().model("Qwen/Qwen2.5-7B-Instruct-AWQ").start().await?;
+//! # let base_url = server.base_url();
+//! let taxonomy = Taxonomy::load("categories/newsroom.toml")?;
+//! let categorizer = Categorizer::builder(taxonomy)
+//!     .endpoint(base_url) // "http://localhost:8000/v1"; several are balanced
+//!     .model("Qwen/Qwen2.5-7B-Instruct-AWQ")
+//!     .build()?;
+//!
+//! let items = vec![NewsItem::new("a1", "Striker signs for the champions", "The club confirmed the transfer.")];
+//! let report = categorizer.categorize(items).await;
+//! for outcome in &report.outcomes {
+//!     match &outcome.result {
+//!         Ok(assignment) => println!("{}: {} ({:?})", outcome.id, assignment.category, assignment.confidence),
+//!         Err(error) => println!("{}: {error}", outcome.id),
+//!     }
+//! }
+//! # assert_eq!(report.outcomes.len(), 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # How to think of it
+//!
+//! - A [`Taxonomy`] is loaded once and checked whole. A [`Categorizer`] holds it with the endpoints; clones share everything.
+//! - A run takes [`NewsItem`]s, a collection by [`Categorizer::categorize`] or a stream of any length by
+//!   [`Categorizer::stream`], and gives **exactly one [`Outcome`] per item**: a category of the taxonomy, or an
+//!   [`ItemError`] with its kind. Errors of items are data; what stops a run is an [`Error`].
+//! - Items share requests ("packs"), and all requests share a prefix of the same bytes, so that the server computes it once.
+//! - Every failure of servers, networks and models is handled below you: retried, asked again, split, waited out, within
+//!   stated bounds. Do not wrap it in another retry loop; look at [`Error::status`] and [`ItemError::status`].
+//!
+//! # Features
+//!
+//! | feature | default | what |
+//! |---|---|---|
+//! | `rustls` | yes | TLS by rustls with the platform's certificates |
+//! | `native-tls` | no | TLS by the operating system's library |
+//! | `tokenizers` | no | exact token counts from a `tokenizer.json` |
+//! | `testing` | no | [`testing`]: a scripted transport and a simulated server with faults, for your tests |
+//!
+//! # What it does not do
+//!
+//! It runs no model itself, streams no partial answers, and gives an item one category, not several. It never takes a key or
+//! an address from the environment.
+//!
+//! How it works, with formulas and sources, is in [`design`].
 
 mod answer;
 mod builder;
@@ -15,6 +72,14 @@ pub mod stats;
 pub mod taxonomy;
 #[cfg(feature = "testing")]
 pub mod testing;
+
+#[cfg(doc)]
+#[doc = include_str!("../DESIGN.md")]
+pub mod design {}
+
+#[cfg(doc)]
+#[doc = include_str!("../CHANGELOG.md")]
+pub mod changelog {}
 
 pub use self::builder::CategorizerBuilder;
 pub use self::categorizer::{Categorizer, OutcomeStream, StopHandle};

@@ -41,6 +41,8 @@ pub struct Stats {
     pub splits: u64,
     /// Items that were cut shorter since they did not fit the context.
     pub shortened: u64,
+    /// Answers whose server counted their tokens: the counts below are of these alone.
+    pub answers_with_usage: u64,
     /// Prompt tokens as the servers counted them.
     pub prompt_tokens: u64,
     /// Prompt tokens that came from the servers' prefix caches; none when no server says.
@@ -72,9 +74,10 @@ pub struct Latency {
 }
 
 impl Stats {
-    /// Items settled per second, failed ones included.
+    /// Items settled per second, failed ones included, but not those that were never attempted.
     pub fn items_per_second(&self) -> f64 {
-        let settled = self.categorized + self.failed.values().sum::<u64>();
+        let not_attempted = self.failed.get(ItemErrorKind::NotAttempted.as_str()).copied().unwrap_or(0);
+        let settled = self.categorized + self.failed.values().sum::<u64>() - not_attempted;
         if self.elapsed_s > 0.0 { settled as f64 / self.elapsed_s } else { 0.0 }
     }
 
@@ -101,6 +104,7 @@ pub(crate) struct Recorder {
     pub(crate) reasked: u64,
     pub(crate) splits: u64,
     pub(crate) shortened: u64,
+    answers_with_usage: u64,
     usage: Usage,
     prompt_tokens_with_known_cache: u64,
     latency_ms: Histogram<u32>,
@@ -126,6 +130,7 @@ impl Recorder {
             reasked: 0,
             splits: 0,
             shortened: 0,
+            answers_with_usage: 0,
             usage: Usage::default(),
             prompt_tokens_with_known_cache: 0,
             latency_ms: histogram(),
@@ -152,6 +157,7 @@ impl Recorder {
         self.answered += 1;
         self.latency_ms.saturating_record(latency.as_millis().try_into().unwrap_or(LONGEST_MS));
         let Some(usage) = usage else { return };
+        self.answers_with_usage += 1;
         self.usage.prompt_tokens = self.usage.prompt_tokens.saturating_add(usage.prompt_tokens);
         self.usage.output_tokens = self.usage.output_tokens.saturating_add(usage.output_tokens);
         if let Some(cached) = usage.cached_tokens {
@@ -181,6 +187,7 @@ impl Recorder {
             reasked: self.reasked,
             splits: self.splits,
             shortened: self.shortened,
+            answers_with_usage: self.answers_with_usage,
             prompt_tokens: self.usage.prompt_tokens,
             cached_tokens: self.usage.cached_tokens,
             prompt_tokens_with_known_cache: self.prompt_tokens_with_known_cache,

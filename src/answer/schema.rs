@@ -26,8 +26,11 @@ struct AnswerObject {
 #[derive(Debug)]
 pub(crate) struct Schemas {
     labels: Vec<String>,
-    made: Mutex<Vec<((usize, StructuredOutput), Arc<RawValue>)>>,
+    made: Mutex<Vec<Made>>,
 }
+
+/// A schema with what it was made for.
+type Made = ((usize, StructuredOutput), Arc<RawValue>);
 
 impl Schemas {
     pub(crate) fn new(taxonomy: &Taxonomy) -> Self {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::clean::clean;
 use super::{frame, tokens};
 use crate::taxonomy::{Category, Taxonomy};
 
@@ -104,7 +105,7 @@ fn write(taxonomy: &Taxonomy) -> String {
     text.push_str("\nExample:\n");
     let example = example(taxonomy);
     for (number, category) in (1..).zip(&example) {
-        frame::write_frame(&mut text, number, &category.name, &one_line(&category.description));
+        frame::write_frame(&mut text, number, &clean(&category.name), &clean(&category.description));
     }
     let objects: Vec<_> = (1..)
         .zip(&example)
@@ -123,11 +124,6 @@ fn example(taxonomy: &Taxonomy) -> Vec<&Category> {
     let mut picked: Vec<_> = [first, second].into_iter().filter_map(|at| choices.get(at).copied()).collect();
     picked.dedup_by_key(|category| category.id.clone());
     picked
-}
-
-/// The text in one line, with angle brackets replaced as in items.
-fn one_line(text: &str) -> String {
-    super::clean::clean(text)
 }
 
 #[cfg(test)]

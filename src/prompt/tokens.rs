@@ -63,16 +63,15 @@ fn milli_tokens_of(c: char) -> usize {
     match c as u32 {
         0x20 => 0,
         0x30..=0x39 => 976,
-        0..=0x7f => 520,
+        0..=0x7f | 0x2000..=0x206f => 520,
         // Latin with accents: the mark also breaks its word in two.
-        0x80..=0x24f | 0x1e00..=0x1eff => 1_500,
+        0x80..=0x24f | 0x1e00..=0x1eff => 1_510,
         // Greek and Cyrillic, Hebrew and Arabic.
         0x370..=0x52f => 450,
         0x590..=0x77f => 540,
         0xe00..=0xe7f => 700,
         // The scripts of South Asia and of Ethiopia, which most tokenizers spell out byte by byte.
         0x900..=0x10ff | 0x1200..=0x139f => 1_220,
-        0x2000..=0x206f => 520,
         0x3000..=0x30ff => 650,
         0x3100..=0x9fff | 0xf900..=0xfaff => 770,
         0xac00..=0xd7af => 750,

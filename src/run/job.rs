@@ -19,6 +19,8 @@ pub(crate) struct Item {
     pub(crate) attempts: u32,
     /// The answers that had no valid label for it.
     pub(crate) content_failures: u32,
+    /// Whether a server has refused it once already, asked alone.
+    pub(crate) has_been_refused: bool,
     /// Whether it must be asked without neighbours.
     pub(crate) alone: bool,
     pub(crate) first_attempt: Option<Instant>,
@@ -33,6 +35,7 @@ impl Item {
             text: Arc::new(text),
             attempts: 0,
             content_failures: 0,
+            has_been_refused: false,
             alone: false,
             first_attempt: None,
             last_failure: None,

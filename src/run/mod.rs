@@ -434,7 +434,9 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     fn settled(&mut self, item: Item, result: Result<Assignment, ItemError>) {
         let copies = self.dedup.settle(item.index, &item.id, &result);
         self.outcome(item.index, item.id, result);
-        copies.into_iter().for_each(|copy| self.emit(copy));
+        for copy in copies {
+            self.emit(copy);
+        }
     }
 
     fn outcome(&mut self, index: u64, id: String, result: Result<Assignment, ItemError>) {

@@ -39,7 +39,7 @@ impl Packer {
 
     /// When the oldest item has waited long enough for its pack to leave part-filled.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.waiting.first().map(|(since, _)| *since + self.max_wait)
+        self.waiting.first().and_then(|(since, _)| since.checked_add(self.max_wait))
     }
 
     /// Everything that waits.

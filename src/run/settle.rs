@@ -22,6 +22,9 @@ use crate::server::{Admission, Refused, Signal};
 /// jitter", Brooker, AWS Architecture Blog, 2015).
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
+/// A pack that has waited so often, ten minutes or more, and is still turned away as by an overloaded server while others
+/// are answered, is treated as any other that fails.
+const ENDLESS_WAITS: u32 = 50;
 /// An item is not cut shorter than this many estimated tokens.
 const SHORTEST_TOKENS: usize = 16;
 /// How many runners-up an assignment lists.
@@ -37,15 +40,16 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         let Some(pack) = self.in_flight.remove(&id) else { return };
         let Some(Finished { admission, result }) = finished else {
             tracing::error!("an attempt panicked; its items are asked again");
+            let pack_size = pack.len();
             for item in pack.items {
-                self.ask_again(item, ItemErrorKind::Unreadable);
+                self.ask_again(item, pack_size, ItemErrorKind::Unreadable);
             }
             return;
         };
         match result {
             AttemptResult::Answered { labels, latency, usage } => {
                 self.recorder.answered(latency, usage);
-                self.answered(pack, labels, admission);
+                self.answered(pack, &labels, admission);
             }
             AttemptResult::Failed { failure, retry_after, refused, context_tokens } => {
                 self.recorder.attempt_failed(failure.kind);
@@ -55,17 +59,17 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         }
     }
 
-    fn answered(&mut self, pack: Pack, labels: Vec<Result<Label, Fault>>, admission: Admission) {
+    fn answered(&mut self, pack: Pack, labels: &[Result<Label, Fault>], admission: Admission) {
         let pack_size = pack.len();
-        for (mut item, label) in pack.items.into_iter().zip(labels.iter().cloned()) {
+        for (mut item, label) in pack.items.into_iter().zip(labels) {
             match label {
-                Ok(label) => match self.assignment(&item, &label, pack_size, &admission) {
+                Ok(label) => match self.assignment(&item, label, pack_size, &admission) {
                     Some(assignment) => self.settled(item, Ok(assignment)),
-                    None => self.ask_again(item, ItemErrorKind::UnknownLabel),
+                    None => self.ask_again(item, pack_size, ItemErrorKind::UnknownLabel),
                 },
                 Err(fault) => {
                     item.last_failure = None;
-                    self.ask_again(item, kind_of_fault(fault));
+                    self.ask_again(item, pack_size, kind_of_fault(*fault));
                 }
             }
         }
@@ -98,17 +102,32 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         })
     }
 
-    /// An answer had no valid label for the item: asks it again with others, then alone, then gives it up.
-    fn ask_again(&mut self, mut item: Item, kind: ItemErrorKind) {
+    /// An answer to `pack_size` items had no valid label for this one: asks it again with others, then alone, then gives it
+    /// up.
+    fn ask_again(&mut self, mut item: Item, pack_size: usize, kind: ItemErrorKind) {
         if self.error.is_some() {
             return self.fail(item, ItemErrorKind::NotAttempted);
         }
         item.content_failures += 1;
-        let retries = self.shared.settings.content_retries;
-        if item.content_failures > retries && item.alone {
+        let has_been_asked_enough = item.content_failures > self.shared.settings.content_retries;
+        if has_been_asked_enough && pack_size == 1 {
             return self.fail(item, kind);
         }
-        item.alone = item.content_failures >= retries.max(1);
+        item.alone = has_been_asked_enough;
+        self.recorder.reasked += 1;
+        self.packer.push(item);
+    }
+
+    /// The server refuses a single item. It can be wrong by chance, so the item is asked once more, alone.
+    fn refused(&mut self, mut item: Item, kind: ItemErrorKind) {
+        if self.error.is_some() {
+            return self.fail(item, ItemErrorKind::NotAttempted);
+        }
+        if item.has_been_refused {
+            return self.fail(item, kind);
+        }
+        item.has_been_refused = true;
+        item.alone = true;
         self.recorder.reasked += 1;
         self.packer.push(item);
     }
@@ -144,23 +163,10 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
                 admission.settle(signal_of(failure, None));
                 self.too_long(pack);
             }
-            FailureKind::Rejected | FailureKind::Unsupported => {
-                admission.settle(signal_of(failure, None));
-                self.split_or(pack, |run, item| run.fail(item, ItemErrorKind::Rejected));
-            }
-            FailureKind::ContentFilter | FailureKind::Refusal => {
+            FailureKind::Rejected | FailureKind::Unsupported | FailureKind::ContentFilter | FailureKind::Refusal => {
                 let kind = kind_of_failure(failure.kind);
                 admission.settle(signal_of(failure, None));
-                self.split_or(pack, |run, mut item| {
-                    // A filter can be wrong by chance: once more, alone.
-                    if item.content_failures == 0 && run.error.is_none() {
-                        item.content_failures += 1;
-                        item.alone = true;
-                        run.packer.push(item);
-                    } else {
-                        run.fail(item, kind);
-                    }
-                });
+                self.split_or(pack, |run, item| run.refused(item, kind));
             }
             FailureKind::Overloaded
             | FailureKind::Connect
@@ -183,7 +189,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         let answers = self.shared.pool.answers();
         // A server that is overloaded or gone says nothing about the pack.
         let is_about_server = matches!(kind, FailureKind::Overloaded | FailureKind::Connect);
-        if !is_about_server && answers > pack.answers_seen {
+        let is_endless = pack.waits > ENDLESS_WAITS;
+        if answers > pack.answers_seen && (!is_about_server || is_endless) {
             pack.transport_failures += 1;
         }
         pack.answers_seen = answers;

@@ -67,7 +67,7 @@ pub(crate) struct PoolState {
     /// Since when no endpoint has answered; none while they do.
     down_since: Option<Instant>,
     ever_answered: bool,
-    /// Answers of all endpoints, as evidence that a failure is the request's own fault.
+    /// Answers of all endpoints, bad ones and refusals included, as evidence that a failure is the request's own fault.
     answers: u64,
 }
 
@@ -127,21 +127,20 @@ impl Pool {
             return Err(Error::Refused { failures: state.failures() });
         }
         let patience = if state.ever_answered { self.config.patience } else { self.config.first_patience };
-        let out_of_patience = state.down_since.map(|since| since + patience);
-        if let Some(since) = state.down_since.filter(|since| *since + patience <= now) {
+        if let Some(since) = state.down_since.filter(|since| now.duration_since(*since) >= patience) {
             return Err(Error::OutOfPatience { waited: now - since, failures: state.failures() });
         }
-        let mut until = out_of_patience;
+        let mut until = state.down_since.and_then(|since| since.checked_add(patience));
         let mut wait_until = |at: Instant| until = Some(until.map_or(at, |earlier| earlier.min(at)));
 
         let mut free: Vec<usize> = (0..self.endpoints.len())
             .filter(|&at| state.endpoints[at].in_flight < state.endpoints[at].capacity())
             .collect();
         let usable = |at: &usize| matches!(state.endpoints[*at].phase, Phase::Open | Phase::Probing);
-        if let Some(avoid) = avoid {
-            if (0..self.endpoints.len()).any(|at| at != avoid && usable(&at)) {
-                free.retain(|&at| at != avoid);
-            }
+        if let Some(avoid) = avoid
+            && (0..self.endpoints.len()).any(|at| at != avoid && usable(&at))
+        {
+            free.retain(|&at| at != avoid);
         }
         while !free.is_empty() {
             let picked = state.pick(&self.endpoints, &free, self.config.balance);
@@ -274,7 +273,7 @@ impl Admission {
             Signal::Answered | Signal::Rejected(_) | Signal::Garbage => {
                 state.down_since = None;
                 state.ever_answered = true;
-                state.answers += u64::from(signal == Signal::Answered);
+                state.answers += 1;
             }
             Signal::Renegotiated => state.down_since = None,
             Signal::Overloaded(..) | Signal::TimedOut(_) | Signal::Unavailable(_) | Signal::Refused(_) => {

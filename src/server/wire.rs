@@ -122,6 +122,7 @@ pub(crate) enum Finish {
 
 /// The tokens that the server counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_field_names, reason = "they are the wire's names")]
 pub(crate) struct Usage {
     pub(crate) prompt_tokens: u64,
     /// None when the server does not say, which is not zero.
@@ -163,13 +164,11 @@ struct Message<'a> {
 pub(crate) fn read_completion(body: &[u8]) -> Option<Completion> {
     // Most bodies are clean; the others get bad UTF-8 replaced, and the NaN that Python writes turned into null.
     let text = String::from_utf8_lossy(body);
-    match serde_json::from_str::<Body<'_>>(&text) {
-        Ok(body) => completion(body),
-        Err(_) => {
-            let text = nan_to_null(&text)?;
-            completion(serde_json::from_str::<Body<'_>>(&text).ok()?)
-        }
+    if let Ok(body) = serde_json::from_str::<Body<'_>>(&text) {
+        return completion(body);
     }
+    let text = nan_to_null(&text)?;
+    completion(serde_json::from_str::<Body<'_>>(&text).ok()?)
 }
 
 fn completion(body: Body<'_>) -> Option<Completion> {
@@ -277,13 +276,12 @@ fn nan_to_null(json: &str) -> Option<String> {
     let (mut in_string, mut escaped, mut found) = (false, false, false);
     let mut rest = json;
     while let Some(c) = rest.chars().next() {
-        if !in_string {
-            if let Some(word) = ["NaN", "-Infinity", "Infinity"].into_iter().find(|word| rest.starts_with(word)) {
-                out.push_str("null");
-                rest = &rest[word.len()..];
-                found = true;
-                continue;
-            }
+        let word = ["NaN", "-Infinity", "Infinity"].into_iter().find(|word| !in_string && rest.starts_with(word));
+        if let Some(word) = word {
+            out.push_str("null");
+            rest = &rest[word.len()..];
+            found = true;
+            continue;
         }
         match c {
             '"' if !escaped => in_string = !in_string,

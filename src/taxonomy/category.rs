@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::prompt::clean::clean;
+
 /// The identifier of a category, which is also the label that the model writes: short, lower-case, meaningful words
 /// joined by hyphens, such as `science-tech`.
 ///
@@ -100,9 +102,8 @@ impl Category {
         self
     }
 
-    /// The line that lists the category in the prompt, without a line break.
+    /// The line that lists the category in the prompt, cleaned like the text of items.
     pub(crate) fn listing(&self) -> String {
-        let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-        format!("- {}: {}. {}", self.id, one_line(&self.name), one_line(&self.description))
+        format!("- {}: {}. {}", self.id, clean(&self.name), clean(&self.description))
     }
 }

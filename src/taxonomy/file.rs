@@ -33,7 +33,7 @@ const CATEGORY_KEYS: &[&str] = &["id", "name", "description", "parent", "aliases
 
 /// Reads the file table by table, so that one bad category does not hide the problems of the next.
 pub(super) fn parse(text: &str) -> Result<Parsed, TaxonomyError> {
-    let line_of = |offset: usize| 1 + text.as_bytes()[..offset.min(text.len())].iter().filter(|&&b| b == b'\n').count();
+    let line_of = |offset: usize| 1 + text.char_indices().filter(|&(at, c)| at < offset && c == '\n').count();
     let syntax = |offset: usize, reason: &str| TaxonomyProblem {
         place: Place::Line { line: line_of(offset) },
         kind: TaxonomyProblemKind::Syntax { reason: reason.trim().to_owned() },

@@ -84,7 +84,7 @@ impl Taxonomy {
     pub fn load(path: impl AsRef<Path>) -> Result<Self, TaxonomyError> {
         let path = path.as_ref();
         let text = std::fs::read_to_string(path).map_err(|error| {
-            let kind = TaxonomyProblemKind::Unreadable { reason: error.to_string() };
+            let kind = TaxonomyProblemKind::Unreadable { reason: error.to_string().to_lowercase() };
             TaxonomyError::of(vec![TaxonomyProblem { place: Place::Whole, kind }]).in_file(path)
         })?;
         Self::from_toml(&text).map_err(|error| error.in_file(path))

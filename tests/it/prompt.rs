@@ -182,7 +182,7 @@ fn text() -> impl Strategy<Value = String> {
 fn news() -> impl Strategy<Value = Vec<NewsItem>> {
     let item = (text(), text(), any::<Option<char>>()).prop_map(|(title, body, language)| {
         let item = NewsItem::new("", title, body);
-        language.into_iter().fold(item, |item, language| item.with_language(language))
+        language.into_iter().fold(item, NewsItem::with_language)
     });
     proptest::collection::vec(item, 1..20).prop_map(|mut items| {
         (0..).zip(&mut items).for_each(|(number, item): (usize, _)| item.id = number.to_string());

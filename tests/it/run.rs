@@ -9,7 +9,7 @@ use slugline::testing::{Reply, ScriptedTransport};
 use slugline::{ErrorKind, NewsItem};
 use tokio::time::Instant;
 
-use crate::support::{builder, check_all_there, failed, item, items, right};
+use crate::support::{builder, check_all_there, failed, item, items, right, rounded_seconds};
 
 #[tokio::test(start_paused = true)]
 async fn every_item_gets_its_own_outcome_in_input_order() {
@@ -41,7 +41,7 @@ async fn the_first_request_goes_alone_and_the_limit_holds_afterwards() {
     let report = run.await.unwrap();
     check_all_there(&report, 27);
     // One alone, then eight in two rounds of four.
-    assert_eq!(start.elapsed().as_secs_f64().round(), 3.0);
+    assert_eq!(rounded_seconds(start), 3);
     assert_eq!(report.stats.max_in_flight, 4);
 }
 
@@ -184,7 +184,7 @@ async fn clones_share_their_limits() {
         assert_eq!(run.await.unwrap(), 9);
     }
     // Twelve requests: one alone, then three at a time.
-    assert_eq!(start.elapsed().as_secs_f64().round(), 5.0);
+    assert_eq!(rounded_seconds(start), 5);
 }
 
 #[tokio::test(start_paused = true)]
@@ -194,7 +194,7 @@ async fn rates_hold_for_requests_and_tokens() {
     let categorizer = builder(&[&server]).requests_per_minute(rate).build().unwrap();
     let start = Instant::now();
     categorizer.categorize(items(90)).await;
-    assert_eq!(start.elapsed().as_secs_f64().round(), 29.0, "30 requests at one a second");
+    assert_eq!(rounded_seconds(start), 29, "30 requests at one a second");
 
     let server = ScriptedTransport::new(right);
     let categorizer =

@@ -111,7 +111,7 @@ async fn raw_server(answer: impl Fn() -> Vec<u8> + Send + 'static) -> (String, A
             seen.lock().unwrap().push(head);
             let _ = socket.write_all(&answer()).await;
             // Drain what the client still sends, so that closing does not reset the connection.
-            let _ = tokio::time::timeout(Duration::from_millis(50), socket.read(&mut [0; 65_536])).await;
+            let _ = tokio::time::timeout(Duration::from_millis(50), socket.read(&mut [0; 8_192])).await;
         }
     });
     (format!("http://{address}/v1"), heads)

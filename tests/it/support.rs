@@ -68,3 +68,8 @@ pub(crate) fn check_all_there(report: &Report, count: usize) {
 pub(crate) fn failed(report: &Report) -> BTreeMap<&str, &'static str> {
     report.failures().map(|(outcome, error)| (outcome.id.as_str(), error.kind.as_str())).collect()
 }
+
+/// Virtual seconds since then, rounded.
+pub(crate) fn rounded_seconds(start: tokio::time::Instant) -> u64 {
+    (start.elapsed().as_secs_f64()).round() as u64
+}
