@@ -106,10 +106,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     );
     println!("failures of requests: {:?}", stats.failures);
     println!("items failed for a stated reason: {:?}", stats.failed);
-    println!(
-        "memory: {} MiB at first, {} MiB at most (three simulated servers included)",
-        memory.first, memory.most
-    );
+    println!("memory: {} MiB at first, {} MiB at most (three simulated servers included)", memory.first, memory.most);
     if let Some(error) = outcomes.error() {
         return Err(format!("the run stopped: {error}").into());
     }

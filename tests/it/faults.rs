@@ -307,6 +307,38 @@ fn check_outcomes(outcomes: &[Outcome], count: usize) {
     }
 }
 
+/// Found by the properties below: one item that an unlucky rhythm of failures kept on its way for ever.
+#[tokio::test(start_paused = true)]
+async fn an_item_ends_whatever_the_rhythm_of_the_failures() {
+    let garbage = Fate::Text("[]");
+    let rhythms: [Vec<Vec<Fate>>; 3] = [
+        // The item times out, and what else is asked is answered with garbage, at the only endpoint that is left.
+        vec![vec![garbage, Fate::Hang], vec![Fate::Status(401, "bad key", None)]],
+        // The same with refusals, from a server that has worked before.
+        vec![vec![Fate::Status(400, "cannot process this input", None), Fate::Hang]],
+        // No connection comes between the answer that shows that the server works and the timeout that it should count for.
+        vec![vec![Fate::Lost(TransportErrorKind::Connect), Fate::Hang, Fate::Right]],
+    ];
+    for (number, scripts) in rhythms.into_iter().enumerate() {
+        let with_latency = |script: Vec<Fate>| script.into_iter().map(|fate| (fate, 0)).collect();
+        let case = Case {
+            scripts: scripts.into_iter().map(with_latency).collect(),
+            count: 1,
+            distinct: 3,
+            body_words: vec![0],
+            pack_size: 1,
+            concurrency: 1,
+            retries: (0, 0),
+            balance: Balance::TwoChoices,
+            seed: 0,
+        };
+        let servers: Vec<_> = case.scripts.iter().cloned().map(server).collect();
+        let categorizer = case.categorizer(&servers);
+        let run = tokio::time::timeout(LONGEST, categorizer.categorize(case.items())).await;
+        check_outcomes(&run.unwrap_or_else(|_| panic!("rhythm {number} does not end")).outcomes, 1);
+    }
+}
+
 proptest! {
     #![proptest_config(cases(64))]
 
