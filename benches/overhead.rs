@@ -22,7 +22,8 @@ const IN_FLIGHT: usize = 25;
 const ROUNDS: usize = 3;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    // One thread on both sides: what one core can do, without the cost of waking another.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     if std::env::args().any(|argument| argument == "--serve") {
         return runtime.block_on(serve());
     }

@@ -35,7 +35,7 @@ enum Entry {
     /// The original is on its way.
     Asked(Vec<Copy>),
     /// The original was answered, under this id.
-    Answered(Box<(String, Assignment)>),
+    Answered(String, Assignment),
 }
 
 /// The texts that a run has seen.
@@ -72,9 +72,9 @@ impl Dedup {
                 copies.push(Copy { index, id: id.to_owned() });
                 Seen::Waits
             }
-            Some(Entry::Answered(answer)) => {
+            Some(Entry::Answered(original, assignment)) => {
                 let copy = Copy { index, id: id.to_owned() };
-                Seen::Answered(Box::new(copy.answered(&answer.0, &answer.1)))
+                Seen::Answered(Box::new(copy.answered(original, assignment)))
             }
         }
     }
@@ -85,7 +85,7 @@ impl Dedup {
         let Some(Entry::Asked(copies)) = self.entries.remove(&hash) else { return Vec::new() };
         match result {
             Ok(assignment) => {
-                self.entries.insert(hash, Entry::Answered(Box::new((id.to_owned(), assignment.clone()))));
+                self.entries.insert(hash, Entry::Answered(id.to_owned(), assignment.clone()));
                 self.answered.push_back(hash);
                 if self.answered.len() > REMEMBERED
                     && let Some(oldest) = self.answered.pop_front()

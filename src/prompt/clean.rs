@@ -51,12 +51,18 @@ impl CleanText {
 /// defuses what a chat template or our own frame would take for a marker.
 pub(crate) fn clean(text: &str) -> String {
     let text = &text[..floor_char_boundary(text, MAX_FIELD_BYTES)];
-    let decoded = html_escape::decode_html_entities(text);
+    let decoded = decode_entities(text);
     let stripped = strip_tags(&decoded);
     // Feeds often encode twice; what is a tag after the second decoding is shown as text.
-    let decoded = html_escape::decode_html_entities(&stripped);
+    let decoded = decode_entities(&stripped);
     let mut out = String::with_capacity(decoded.len());
-    for c in decoded.chars() {
+    let mut rest = &*decoded;
+    loop {
+        let run = plain_run(rest.as_bytes());
+        out.push_str(&rest[..run]);
+        let mut special = rest[run..].chars();
+        let Some(c) = special.next() else { break };
+        rest = special.as_str();
         match c {
             // Angle brackets and bars make frames and the special tokens of chat templates.
             '<' => out.push('‹'),
@@ -73,6 +79,25 @@ pub(crate) fn clean(text: &str) -> String {
     }
     out.truncate(out.trim_end().len());
     defuse_bracket_markers(out)
+}
+
+fn decode_entities(text: &str) -> Cow<'_, str> {
+    if text.contains('&') { html_escape::decode_html_entities(text) } else { Cow::Borrowed(text) }
+}
+
+/// The length of the ASCII text at the beginning that stays as it is: words with single blanks between them. Most text is
+/// that, so it is worth not looking at each character.
+fn plain_run(bytes: &[u8]) -> usize {
+    let is_plain =
+        |at: usize| bytes.get(at).is_some_and(|byte| byte.is_ascii_graphic() && !matches!(byte, b'<' | b'>'));
+    let mut at = 0;
+    while is_plain(at) {
+        at += 1;
+        if bytes.get(at) == Some(&b' ') && is_plain(at + 1) {
+            at += 1;
+        }
+    }
+    at
 }
 
 /// Format characters that carry no text. The joiners U+200C and U+200D stay: Persian, Indic scripts and emoji need them.
@@ -160,20 +185,16 @@ fn defuse_bracket_markers(text: String) -> String {
 /// Cuts a text to at most `budget_tokens`, at the last sentence end of its second half, else at a blank, else anywhere.
 /// Gives the text and its tokens.
 pub(crate) fn cut(text: &str, budget_tokens: usize) -> (&str, usize) {
+    let tokens = super::tokens::estimate(text);
+    if tokens <= budget_tokens {
+        return (text, tokens);
+    }
     let mut meter = Meter::default();
-    let mut fits = text.len();
-    for (at, c) in text.char_indices() {
-        let mut next = meter;
-        next.add(c);
-        if next.tokens() > budget_tokens {
-            fits = at;
-            break;
-        }
-        meter = next;
-    }
-    if fits == text.len() {
-        return (text, meter.tokens());
-    }
+    let fits = text.char_indices().find(|&(_, c)| {
+        meter.add(c);
+        meter.tokens() > budget_tokens
+    });
+    let fits = fits.map_or(text.len(), |(at, _)| at);
     let head = &text[..fits];
     let end = last_sentence_end(head).or_else(|| head.rfind(' ')).filter(|&end| end >= fits / 2).unwrap_or(fits);
     let head = head[..end].trim_end();

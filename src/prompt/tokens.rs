@@ -25,9 +25,25 @@ const LONG_WORD_LETTER: usize = 300;
 /// assert_eq!(estimate(""), 0);
 /// ```
 pub fn estimate(text: &str) -> usize {
-    let mut meter = Meter::default();
-    text.chars().for_each(|c| meter.add(c));
-    meter.tokens()
+    let bytes = text.as_bytes();
+    let mut milli_tokens = 0;
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        if byte.is_ascii_alphabetic() {
+            // A word at a time, which comes to the same as the meter's letter by letter.
+            let letters = bytes[at..].iter().take_while(|byte| byte.is_ascii_alphabetic()).count();
+            milli_tokens += WORD + letters * LETTER + letters.saturating_sub(LONG_WORD_LETTERS) * LONG_WORD_LETTER;
+            at += letters;
+        } else if byte.is_ascii() {
+            milli_tokens += milli_tokens_of(char::from(byte));
+            at += 1;
+        } else {
+            let Some(c) = text[at..].chars().next() else { break };
+            milli_tokens += milli_tokens_of(c);
+            at += c.len_utf8();
+        }
+    }
+    milli_tokens.div_ceil(1_000)
 }
 
 /// Counts up character by character, so that a text can be cut where a budget ends.
@@ -188,6 +204,22 @@ mod tests {
         for text in ["\u{0}", "\u{10ffff}", "😀😀", &"x".repeat(100_000), "日本語のニュース", "الأخبار"]
         {
             assert!(estimate(text) > 0);
+        }
+    }
+
+    #[test]
+    fn the_meter_and_the_estimate_agree() {
+        for text in [
+            "",
+            "Two words, 3 numbers: 1,234.5 – and “quotes”.",
+            "абв где",
+            &"x".repeat(50),
+            "日本 a1b2 😀",
+            "ends with word",
+        ] {
+            let mut meter = Meter::default();
+            text.chars().for_each(|c| meter.add(c));
+            assert_eq!(meter.tokens(), estimate(text), "{text}");
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::Span;
 
 use crate::answer::Fault;
 use crate::error::{Failure, FailureKind, ItemError, ItemErrorKind};
@@ -67,11 +68,13 @@ pub(crate) struct Pack {
     /// The answers that the pool had seen when the pack was sent first or failed last: if more have come by the time it
     /// fails again, the server works, and the failure counts against the pack.
     pub(crate) answers_seen: u64,
+    /// The span of its attempts; halves share it.
+    pub(crate) span: Span,
 }
 
 impl Pack {
     pub(crate) fn new(items: Vec<Item>) -> Self {
-        Self { items, transport_failures: 0, waits: 0, avoid: None, answers_seen: 0 }
+        Self { items, transport_failures: 0, waits: 0, avoid: None, answers_seen: 0, span: Span::none() }
     }
 
     /// A request with a made-up item whose only purpose is to find out whether the server works.

@@ -26,6 +26,7 @@ use futures_core::Stream;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, Sleep};
+use tracing::{Instrument, Span};
 
 use self::attempt::{Finished, attempt, items_tokens};
 use self::job::{Item, Pack};
@@ -166,6 +167,8 @@ pub(crate) struct Run<S> {
     budget: RetryBudget,
     random: fastrand::Rng,
     recorder: Recorder,
+    /// The run's span: its packs are its children, their attempts theirs.
+    span: Span,
     /// Items that were taken in and have no outcome yet.
     unsettled: usize,
     stopped: BoxFuture<'static, ()>,
@@ -193,6 +196,13 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             dedup: Dedup::default(),
             budget: RetryBudget::default(),
             recorder: Recorder::new(),
+            span: tracing::debug_span!(
+                "run",
+                taxonomy = shared.taxonomy.hash(),
+                prompt_version = %shared.prefix.version(),
+                endpoints = shared.pool.len(),
+                pack_size = settings.pack_size,
+            ),
             unsettled: 0,
             stopped: stop.stopped(),
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
@@ -239,7 +249,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
 
     fn poll_source(&mut self, cx: &mut Context<'_>) -> bool {
         let mut has_changed = false;
-        while self.has_room() && self.outcomes.len() < MOST_WAITING_OUTCOMES {
+        let room = self.room();
+        while self.unsettled < room && self.outcomes.len() < MOST_WAITING_OUTCOMES {
             let Some(source) = &mut self.source else { break };
             let Poll::Ready(item) = source.as_mut().poll_next(cx) else { break };
             has_changed = true;
@@ -279,11 +290,9 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         self.error.as_ref()
     }
 
-    /// Whether another item may be taken in. When the run has stopped there is always room: the rest passes through.
-    fn has_room(&self) -> bool {
-        let places = self.shared.pool.capacity();
-        let room = (PACKS_PER_PLACE * places + PACKS_ASIDE) * self.shared.settings.pack_size;
-        self.unsettled < room
+    /// How many items may be on their way.
+    fn room(&self) -> usize {
+        (PACKS_PER_PLACE * self.shared.pool.capacity() + PACKS_ASIDE) * self.shared.settings.pack_size
     }
 
     fn take_in(&mut self, item: NewsItem) {
@@ -364,6 +373,13 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         if pack.items.iter().all(|item| item.attempts == 0) {
             self.budget.deposit();
         }
+        pack.span = tracing::debug_span!(
+            parent: &self.span,
+            "pack",
+            first_item = pack.items.first().map_or(0, |item| item.index),
+            items = pack.len(),
+            text_tokens = pack.items.iter().map(|item| item.text.tokens).sum::<usize>(),
+        );
         Some(pack)
     }
 
@@ -387,7 +403,14 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         self.recorder.requests += 1;
         self.recorder.max_in_flight = self.recorder.max_in_flight.max(self.in_flight.len() + 1);
         let texts = self.texts_of(&pack);
-        let task = self.attempts.spawn(attempt(Arc::clone(&self.shared), texts, admission));
+        let span = tracing::debug_span!(
+            parent: &pack.span,
+            "attempt",
+            endpoint = %admission.endpoint().base_url,
+            items = pack.len(),
+            number = pack.items.first().map_or(0, |item| item.attempts),
+        );
+        let task = self.attempts.spawn(attempt(Arc::clone(&self.shared), texts, admission).instrument(span));
         self.in_flight.insert(task.id(), pack);
     }
 

@@ -1,5 +1,6 @@
 //! Groups items into packs: by count and token budget, similar lengths together, nobody waiting for ever.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -16,16 +17,16 @@ pub(crate) struct Packer {
     pack_size: usize,
     max_wait: Duration,
     /// In the order of arrival, each with its arrival.
-    waiting: Vec<(Instant, Item)>,
+    waiting: VecDeque<(Instant, Item)>,
 }
 
 impl Packer {
     pub(crate) fn new(pack_size: usize, max_wait: Duration) -> Self {
-        Self { pack_size, max_wait, waiting: Vec::new() }
+        Self { pack_size, max_wait, waiting: VecDeque::new() }
     }
 
     pub(crate) fn push(&mut self, item: Item) {
-        self.waiting.push((Instant::now(), item));
+        self.waiting.push_back((Instant::now(), item));
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -39,7 +40,7 @@ impl Packer {
 
     /// When the oldest item has waited long enough for its pack to leave part-filled.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.waiting.first().and_then(|(since, _)| since.checked_add(self.max_wait))
+        self.waiting.front().and_then(|(since, _)| since.checked_add(self.max_wait))
     }
 
     /// Everything that waits.
@@ -51,13 +52,13 @@ impl Packer {
     /// the item that waits longest, and those nearest to it in length, up to `budget_tokens` with their frames.
     pub(crate) fn take(&mut self, budget_tokens: usize, flush: bool) -> Option<Pack> {
         let is_due = self.deadline().is_some_and(|deadline| deadline <= Instant::now());
-        let (_, oldest) = self.waiting.first()?;
+        let (_, oldest) = self.waiting.front()?;
         let has_full = self.waiting.len() >= self.pack_size;
         if !(has_full || flush || is_due || oldest.alone) {
             return None;
         }
         if oldest.alone {
-            return Some(Pack::new(vec![self.waiting.remove(0).1]));
+            return self.waiting.pop_front().map(|(_, item)| Pack::new(vec![item]));
         }
         let anchor = oldest.text.tokens;
         let mut candidates: Vec<(usize, usize)> = self
@@ -84,7 +85,9 @@ impl Packer {
             }
         }
         picked.sort_unstable();
-        let mut items: Vec<Item> = picked.iter().rev().map(|&at| self.waiting.remove(at).1).collect();
+        // From the back, so that the places of the others stay; the window is near the front, where removing is cheap.
+        let taken = picked.iter().rev().filter_map(|&at| self.waiting.remove(at));
+        let mut items: Vec<Item> = taken.map(|(_, item)| item).collect();
         items.reverse();
         Some(Pack::new(items))
     }

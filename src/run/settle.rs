@@ -254,9 +254,12 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     }
 
     /// Sends a pack before all others, unless the run is ending.
-    fn put_first(&mut self, pack: Pack) {
+    fn put_first(&mut self, mut pack: Pack) {
         if self.error.is_some() {
             return self.fail_all(pack);
+        }
+        if pack.span.is_none() {
+            pack.span = self.span.clone();
         }
         self.ready.push_front(pack);
     }

@@ -11,4 +11,5 @@ mod prompt;
 mod props;
 mod run;
 mod sockets;
+mod spans;
 mod support;
