@@ -326,7 +326,7 @@ proptest! {
             *label = None;
         }
         // A cut inside a think block leaves the drafts of the model, where the template wrote the opening tag.
-        if thoughts.is_empty() || thoughts.starts_with('<') || text.contains("</think>") {
+        if thoughts.is_empty() || thoughts.starts_with("<think>") || text.contains("</think>") {
             check_own(&found, &truth(&objects), text)?;
         }
     }
