@@ -3,7 +3,8 @@
 //! `cargo bench --bench overhead`
 //!
 //! The server is this program once more, as a process of its own, so the CPU time of this process is the client's alone.
-//! Items per CPU second are what one core can do. The bare loop only sends bytes and receives bytes; slugline also cleans,
+//! Items per CPU second are what one core can do. The bare loop only sends bytes and receives bytes; the loop over
+//! async-openai, which slugline is built on, also builds the request and reads the answer as raw JSON; slugline also cleans,
 //! packs, admits, writes JSON, reads the answers and checks them.
 
 use std::io::{BufRead, BufReader, Write};
@@ -28,19 +29,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return runtime.block_on(serve());
     }
     let server = Server::start()?;
-    println!("{:<10} {:>5} {:>16} {:>16} {:>8}", "client", "pack", "items/CPU s", "items/s", "of bare");
+    println!("{:<12} {:>5} {:>16} {:>16} {:>8}", "client", "pack", "items/CPU s", "items/s", "of bare");
     for pack_size in [1, 3] {
         let bodies = runtime.block_on(bodies(pack_size))?;
         let mut bare = Figures::default();
+        let mut client = Figures::default();
         let mut ours = Figures::default();
         for _ in 0..ROUNDS {
             bare = bare.max(measure(|| runtime.block_on(bare_loop(&server.base_url, &bodies)))?);
+            client = client.max(measure(|| runtime.block_on(client_loop(&server.base_url, &bodies)))?);
             ours = ours.max(measure(|| runtime.block_on(slugline_run(&server.base_url, pack_size)))?);
         }
-        for (name, figures) in [("bare", &bare), ("slugline", &ours)] {
+        for (name, figures) in [("bare", &bare), ("async-openai", &client), ("slugline", &ours)] {
             let share = figures.items_per_cpu_second / bare.items_per_cpu_second;
             println!(
-                "{name:<10} {pack_size:>5} {:>16.0} {:>16.0} {share:>8.2}",
+                "{name:<12} {pack_size:>5} {:>16.0} {:>16.0} {share:>8.2}",
                 figures.items_per_cpu_second, figures.items_per_second
             );
         }
@@ -115,6 +118,33 @@ async fn bare_loop(base_url: &str, bodies: &Arc<Vec<bytes::Bytes>>) -> Result<()
                     request.send().await?.error_for_status()?.bytes().await?;
                 }
                 Ok::<(), reqwest::Error>(())
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await??;
+    }
+    Ok(())
+}
+
+/// The same through async-openai: one attempt, a body that is JSON already, an answer that stays JSON.
+async fn client_loop(base_url: &str, bodies: &Arc<Vec<bytes::Bytes>>) -> Result<(), Box<dyn std::error::Error>> {
+    use async_openai::{Client, config::OpenAIConfig, error::OpenAIError, middleware::ReqwestService};
+    use serde_json::value::RawValue;
+
+    let http = reqwest::Client::builder().tcp_nodelay(true).build()?;
+    let config = OpenAIConfig::new().with_api_base(base_url).with_api_key("none");
+    let client = Client::build(http.clone(), config).with_http_service(ReqwestService::new(http));
+    let tasks: Vec<_> = (0..IN_FLIGHT)
+        .map(|worker| {
+            let (client, bodies) = (client.clone(), Arc::clone(bodies));
+            tokio::spawn(async move {
+                for body in bodies.iter().skip(worker).step_by(IN_FLIGHT) {
+                    let request: &RawValue =
+                        serde_json::from_slice(body).map_err(|e| OpenAIError::InvalidArgument(e.to_string()))?;
+                    let _answer: Box<RawValue> = client.chat().create_byot(request).await?;
+                }
+                Ok::<(), OpenAIError>(())
             })
         })
         .collect();

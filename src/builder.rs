@@ -13,7 +13,7 @@ use crate::limit::concurrency::ConcurrencyLimit;
 use crate::limit::rate::Rate;
 use crate::prompt::Prefix;
 use crate::prompt::tokens::{CountTokens, TokenEstimator};
-use crate::run::{Settings, Shared};
+use crate::run::{Settings, Shared, longest_label_tokens};
 use crate::server::{
     Api, Balance, Dialect, Endpoint, EndpointConfig, EndpointState, OpenAiTransport, Pool, PoolConfig,
 };
@@ -284,6 +284,7 @@ impl CategorizerBuilder {
         };
         let shared = Shared {
             schemas: Schemas::new(&taxonomy),
+            longest_label_tokens: longest_label_tokens(&taxonomy),
             taxonomy,
             prefix,
             estimator: TokenEstimator::default(),

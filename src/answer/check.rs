@@ -7,8 +7,9 @@ use crate::taxonomy::Taxonomy;
 /// Holds the objects of an answer against a pack of `pack_len` items with the ids 1 to `pack_len`. Gives for every item,
 /// in order, its category and object, or why it has none.
 ///
-/// An object with an id of no item is ignored as long as every item has its own; otherwise the model may have counted
-/// from another number, and then every label may be that of a neighbour: none is accepted.
+/// When the numbering itself is in doubt, every label may be that of a neighbour, and none is accepted: when an id is of no
+/// item (the model counted from another number, or made up an item, first or last), or when one id stands twice and another
+/// nowhere.
 pub(crate) fn check<'o, 'a>(
     objects: &'o [Object<'a>],
     pack_len: usize,
@@ -30,7 +31,8 @@ pub(crate) fn check<'o, 'a>(
             None => has_foreign = true,
         }
     }
-    if has_foreign && slots.contains(&Err(absent)) {
+    let has_repeated_and_absent = slots.contains(&Err(Fault::Repeated)) && slots.contains(&Err(absent));
+    if has_foreign || has_repeated_and_absent {
         return vec![Err(Fault::Shifted); pack_len];
     }
     slots
@@ -80,8 +82,10 @@ mod tests {
 
     #[test]
     fn a_bad_item_does_not_cost_its_neighbours() {
-        let found = labels(&answer(&[(1, "sport"), (2, "gossip"), (3, "sport"), (3, "sport")]), 4, false);
-        assert_eq!(found, [Ok(0), Err(Fault::UnknownLabel), Err(Fault::Repeated), Err(Fault::Missing)]);
+        let found = labels(&answer(&[(1, "sport"), (2, "gossip"), (3, "sport"), (3, "sport")]), 3, false);
+        assert_eq!(found, [Ok(0), Err(Fault::UnknownLabel), Err(Fault::Repeated)]);
+        let found = labels(&answer(&[(1, "sport"), (2, "gossip"), (4, "sport")]), 4, false);
+        assert_eq!(found, [Ok(0), Err(Fault::UnknownLabel), Err(Fault::Missing), Ok(0)]);
     }
 
     #[test]
@@ -98,8 +102,16 @@ mod tests {
     }
 
     #[test]
-    fn an_invented_item_beside_all_the_real_ones_is_ignored() {
-        assert_eq!(labels(&answer(&[(1, "sport"), (2, "sport"), (3, "sport")]), 2, false), [Ok(0), Ok(0)]);
+    fn an_invented_item_puts_all_labels_in_doubt_since_it_may_stand_first() {
+        assert_eq!(labels(&answer(&[(1, "sport"), (2, "sport"), (3, "sport")]), 2, false), [Err(Fault::Shifted); 2]);
+        // Counted from zero, with an invented item at the end: every id of the pack is there, and every label is wrong.
+        let ids: Vec<_> = (0..=3).map(|id| (id, "sport")).collect();
+        assert_eq!(labels(&answer(&ids), 3, false), [Err(Fault::Shifted); 3]);
+    }
+
+    #[test]
+    fn a_number_that_stands_twice_in_place_of_another_puts_all_in_doubt() {
+        assert_eq!(labels(&answer(&[(1, "sport"), (1, "sport"), (2, "sport")]), 3, false), [Err(Fault::Shifted); 3]);
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub(crate) enum Fault {
     Repeated,
     /// The label is of no category.
     UnknownLabel,
-    /// Ids of no item stand beside missing ones, so the labels may be shifted.
+    /// The numbering is in doubt, so that the labels may be those of neighbours.
     Shifted,
     /// The answer was cut before the item.
     Cut,

@@ -88,6 +88,7 @@ fn request(shared: &Shared, texts: &[Arc<CleanText>], admission: &Admission) -> 
         Api::Completions => Request::Completion(CompletionRequest {
             model,
             prompt: format!("{}\n{items}\n", shared.prefix.text()),
+            items_start: shared.prefix.text().len(),
             options,
             logprobs: dialect.logprobs.then_some(TOP_LOGPROBS),
         }),

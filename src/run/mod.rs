@@ -54,6 +54,7 @@ pub(crate) struct Shared {
     pub(crate) tokens: Option<Arc<dyn CountTokens>>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) settings: Settings,
+    pub(crate) longest_label_tokens: usize,
 }
 
 impl std::fmt::Debug for Shared {
@@ -89,8 +90,7 @@ impl Shared {
     /// The most tokens that an answer for so many items may take: tight, since a constrained decoder can loop in white
     /// space until the limit.
     pub(crate) fn max_output_tokens(&self, pack_len: usize) -> usize {
-        let longest = self.taxonomy.categories().map(|category| label_tokens(category.id.as_str())).max();
-        AROUND_TOKENS + pack_len * (OBJECT_TOKENS + longest.unwrap_or(1))
+        AROUND_TOKENS + pack_len * (OBJECT_TOKENS + self.longest_label_tokens)
     }
 
     /// The estimated tokens that the texts and frames of a pack may take.
@@ -105,9 +105,10 @@ impl Shared {
     }
 }
 
-/// A label's tokens at worst: about one for three letters.
-fn label_tokens(label: &str) -> usize {
-    tokens::estimate(label).max(label.len().div_ceil(3))
+/// The tokens of a taxonomy's longest label at worst: about one for three letters.
+pub(crate) fn longest_label_tokens(taxonomy: &Taxonomy) -> usize {
+    let tokens = |label: &str| tokens::estimate(label).max(label.len().div_ceil(3));
+    taxonomy.categories().map(|category| tokens(category.id.as_str())).max().unwrap_or(1)
 }
 
 /// Where the caller asks a run to stop.

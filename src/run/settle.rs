@@ -76,7 +76,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         self.watch_queue(admission.at, admission.admitted_at);
         // Also right for a canary, whose single label nobody waits for.
         let is_garbage = labels.iter().all(Result::is_err);
-        admission.settle(if is_garbage { Signal::Garbage } else { Signal::Answered });
+        let latency = admission.admitted_at.elapsed();
+        admission.settle(if is_garbage { Signal::Garbage } else { Signal::Answered(latency) });
     }
 
     fn assignment(&self, item: &Item, label: &Label, pack_size: usize, admission: &Admission) -> Option<Assignment> {

@@ -122,8 +122,8 @@ impl From<String> for EndpointConfig {
 /// What an attempt says about its endpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Signal {
-    /// An answer came.
-    Answered,
+    /// An answer came, after this long.
+    Answered(Duration),
     /// The server works, but refuses this request for what it says.
     Rejected(Failure),
     /// The server is overloaded, and may have said how long to wait.
@@ -175,6 +175,8 @@ pub(crate) struct EndpointState {
     pub(crate) in_flight: usize,
     pub(crate) limit: ConcurrencyLimit,
     pub(crate) timeout: Duration,
+    /// The timeout as it was configured.
+    usual_timeout: Duration,
     pub(crate) dialect: Dialect,
     /// The context length in tokens that the server stated.
     pub(crate) context_tokens: Option<usize>,
@@ -194,6 +196,7 @@ impl EndpointState {
             in_flight: 0,
             limit,
             timeout,
+            usual_timeout: timeout,
             dialect,
             context_tokens: None,
             last_failure: None,
@@ -235,8 +238,10 @@ impl EndpointState {
     /// Learns from an attempt that was admitted at `admitted_at`, which is still counted as in flight.
     pub(crate) fn learn(&mut self, signal: Signal, admitted_at: Instant) {
         match signal {
-            Signal::Answered => {
+            Signal::Answered(latency) => {
                 self.recovered();
+                // A timeout that was doubled for a request that hung, not for a slow server, comes down again.
+                self.timeout = latency.saturating_mul(4).clamp(self.usual_timeout, self.timeout);
                 self.answers += 1;
                 self.has_answered = true;
                 self.rejections_in_row = 0;
@@ -399,14 +404,14 @@ mod tests {
     async fn an_endpoint_opens_with_its_first_answer() {
         let mut state = state();
         assert_eq!(state.capacity(), 1);
-        state.learn(Signal::Answered, Instant::now());
+        state.learn(Signal::Answered(Duration::from_millis(100)), Instant::now());
         assert_eq!(state.capacity(), 10);
     }
 
     #[tokio::test(start_paused = true)]
     async fn failures_in_a_row_cool_down_and_probes_bring_back() {
         let mut state = state();
-        state.learn(Signal::Answered, Instant::now());
+        state.learn(Signal::Answered(Duration::from_millis(100)), Instant::now());
         for _ in 0..FAILURES_TO_COOL - 1 {
             state.learn(unavailable(), Instant::now());
         }
@@ -425,14 +430,14 @@ mod tests {
         }
         tokio::time::advance(LONGEST_COOL_DOWN).await;
         state.wake(Instant::now());
-        state.learn(Signal::Answered, Instant::now());
+        state.learn(Signal::Answered(Duration::from_millis(100)), Instant::now());
         assert_eq!(state.phase, Phase::Open);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_server_that_asks_to_wait_is_left_alone_that_long() {
         let mut state = state();
-        state.learn(Signal::Answered, Instant::now());
+        state.learn(Signal::Answered(Duration::from_millis(100)), Instant::now());
         let ask = |seconds| Signal::Overloaded(failure(FailureKind::Overloaded), Some(Duration::from_secs(seconds)));
         state.learn(ask(20), Instant::now());
         state.learn(ask(3), Instant::now());
@@ -450,6 +455,10 @@ mod tests {
         state.in_flight = 1;
         (0..6).for_each(|_| state.learn(timed_out(), Instant::now()));
         assert_eq!(state.timeout, LONGEST_TIMEOUT);
+        state.learn(Signal::Answered(Duration::from_secs(25)), Instant::now());
+        assert_eq!(state.timeout, Duration::from_secs(100), "the server is slow");
+        state.learn(Signal::Answered(Duration::from_secs(2)), Instant::now());
+        assert_eq!(state.timeout, Duration::from_secs(10), "the server is fast, and a request hung");
     }
 
     #[tokio::test(start_paused = true)]
@@ -459,7 +468,7 @@ mod tests {
         (0..REJECTIONS_TO_REFUSE).for_each(|_| useless.learn(reject(), Instant::now()));
         assert_eq!(useless.phase, Phase::Refused);
         let mut picky = state();
-        picky.learn(Signal::Answered, Instant::now());
+        picky.learn(Signal::Answered(Duration::ZERO), Instant::now());
         (0..100).for_each(|_| picky.learn(reject(), Instant::now()));
         assert_eq!(picky.phase, Phase::Open);
     }

@@ -266,11 +266,11 @@ impl Admission {
         let mut state = self.pool.state();
         // With nobody else to turn to, bad answers are better than none.
         let signal = match signal {
-            Signal::Garbage if self.pool.len() == 1 => Signal::Answered,
+            Signal::Garbage if self.pool.len() == 1 => Signal::Answered(self.admitted_at.elapsed()),
             signal => signal,
         };
         match signal {
-            Signal::Answered | Signal::Rejected(_) | Signal::Garbage => {
+            Signal::Answered(_) | Signal::Rejected(_) | Signal::Garbage => {
                 state.down_since = None;
                 state.ever_answered = true;
                 state.answers += 1;

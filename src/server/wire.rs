@@ -25,7 +25,7 @@ impl Request {
     pub fn items_text(&self) -> &str {
         match self {
             Self::Chat(request) => &request.messages.1.content,
-            Self::Completion(request) => &request.prompt,
+            Self::Completion(request) => request.prompt.get(request.items_start..).unwrap_or(&request.prompt),
         }
     }
 }
@@ -57,6 +57,9 @@ pub struct CompletionRequest {
     pub model: Arc<str>,
     /// The prefix and the items.
     pub prompt: String,
+    /// The byte of the prompt where the items begin. Not sent.
+    #[serde(skip)]
+    pub items_start: usize,
     /// The options that both endpoints share.
     #[serde(flatten)]
     pub options: Options,
