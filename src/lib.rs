@@ -81,6 +81,11 @@ pub mod design {}
 #[doc = include_str!("../CHANGELOG.md")]
 pub mod changelog {}
 
+/// The examples of the README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub use self::builder::CategorizerBuilder;
 pub use self::categorizer::{Categorizer, OutcomeStream, StopHandle};
 pub use self::error::{Error, ErrorKind, Failure, FailureKind, ItemError, ItemErrorKind, Status};

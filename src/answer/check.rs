@@ -8,8 +8,9 @@ use crate::taxonomy::Taxonomy;
 /// in order, its category and object, or why it has none.
 ///
 /// When the numbering itself is in doubt, every label may be that of a neighbour, and none is accepted: when an id is of no
-/// item (the model counted from another number, or made up an item, first or last), or when one id stands twice and another
-/// nowhere.
+/// item (the model counted from another number, or made up an item, first or last), when one id stands twice and another
+/// nowhere, or when the first or the last id is missing though the answer was not cut: then nothing tells an item that was
+/// left out from one that was skipped in the counting.
 pub(crate) fn check<'o, 'a>(
     objects: &'o [Object<'a>],
     pack_len: usize,
@@ -32,7 +33,10 @@ pub(crate) fn check<'o, 'a>(
         }
     }
     let has_repeated_and_absent = slots.contains(&Err(Fault::Repeated)) && slots.contains(&Err(absent));
-    if has_foreign || has_repeated_and_absent {
+    let is_absent = |slot: Option<&Result<_, Fault>>| slot == Some(&Err(absent));
+    let has_loose_end = !was_cut && (is_absent(slots.first()) || is_absent(slots.last()));
+    let is_unread = objects.is_empty();
+    if has_foreign || has_repeated_and_absent || (has_loose_end && !is_unread) {
         return vec![Err(Fault::Shifted); pack_len];
     }
     slots
@@ -107,6 +111,15 @@ mod tests {
         // Counted from zero, with an invented item at the end: every id of the pack is there, and every label is wrong.
         let ids: Vec<_> = (0..=3).map(|id| (id, "sport")).collect();
         assert_eq!(labels(&answer(&ids), 3, false), [Err(Fault::Shifted); 3]);
+    }
+
+    #[test]
+    fn a_missing_first_or_last_number_puts_all_in_doubt_unless_the_answer_was_cut() {
+        // Counted from zero, and the first left out: the labels are those of the second and third item.
+        assert_eq!(labels(&answer(&[(1, "sport"), (2, "sport")]), 3, false), [Err(Fault::Shifted); 3]);
+        assert_eq!(labels(&answer(&[(2, "sport"), (3, "sport")]), 3, false), [Err(Fault::Shifted); 3]);
+        assert_eq!(labels(&answer(&[(1, "sport"), (3, "sport")]), 3, false), [Ok(0), Err(Fault::Missing), Ok(0)]);
+        assert_eq!(labels(&answer(&[(1, "sport"), (2, "sport")]), 3, true), [Ok(0), Ok(0), Err(Fault::Cut)]);
     }
 
     #[test]
