@@ -9,7 +9,7 @@ use crate::taxonomy::Taxonomy;
 ///
 /// When the numbering itself is in doubt, every label may be that of a neighbour, and none is accepted: when an id is of no
 /// item (the model counted from another number, or made up an item, first or last), when one id stands twice and another
-/// nowhere, or when the first or the last id is missing though the answer was not cut: then nothing tells an item that was
+/// nowhere, or when the first id is missing, or the last though the answer was not cut: then nothing tells an item that was
 /// left out from one that was skipped in the counting.
 pub(crate) fn check<'o, 'a>(
     objects: &'o [Object<'a>],
@@ -34,7 +34,7 @@ pub(crate) fn check<'o, 'a>(
     }
     let has_repeated_and_absent = slots.contains(&Err(Fault::Repeated)) && slots.contains(&Err(absent));
     let is_absent = |slot: Option<&Result<_, Fault>>| slot == Some(&Err(absent));
-    let has_loose_end = !was_cut && (is_absent(slots.first()) || is_absent(slots.last()));
+    let has_loose_end = is_absent(slots.first()) || (!was_cut && is_absent(slots.last()));
     let is_unread = objects.is_empty();
     if has_foreign || has_repeated_and_absent || (has_loose_end && !is_unread) {
         return vec![Err(Fault::Shifted); pack_len];

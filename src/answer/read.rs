@@ -24,6 +24,8 @@ pub(crate) struct Reading<'a> {
 
 /// The longest text that is looked at, per item of the pack.
 const MAX_BYTES_PER_ITEM: usize = 16 * 1024;
+/// The longest object that is salvaged.
+const MAX_OBJECT_BYTES: usize = 4 * 1024;
 /// How many values are tried while salvaging, per item of the pack.
 const MAX_STEPS_PER_ITEM: usize = 64;
 
@@ -76,7 +78,12 @@ fn salvage<'a>(text: &'a str, whole: &'a str, pack_len: usize) -> Vec<Object<'a>
     for _ in 0..MAX_STEPS_PER_ITEM.saturating_mul(pack_len.max(1)) {
         let Some(start) = rest.find('{') else { break };
         rest = &rest[start..];
-        let mut values = serde_json::Deserializer::from_str(rest).into_iter::<&RawValue>();
+        // Within a window, so that nested beginnings cost no more than their number.
+        let mut end = rest.len().min(MAX_OBJECT_BYTES);
+        while !rest.is_char_boundary(end) {
+            end -= 1;
+        }
+        let mut values = serde_json::Deserializer::from_str(&rest[..end]).into_iter::<&RawValue>();
         match values.next() {
             Some(Ok(value)) => match object(value.get(), whole) {
                 Some(found) => {
