@@ -121,6 +121,9 @@ fn faults(share: f64) -> Faults {
     Faults::mix(share)
         .with(Fault::TooManyRequestsSeconds, rare)
         .with(Fault::TooManyRequestsDate, rare)
+        // A model that gives one item two labels, and whose answer is cut between them, cannot be told from one that gives
+        // the first: about once in a million items at the rate of the others.
+        .with(Fault::DuplicateObject, rare)
         .with(Fault::Hang, share / 100.0)
         .with(Fault::SlowDrip, share / 100.0)
 }
