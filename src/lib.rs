@@ -62,6 +62,7 @@ mod builder;
 mod categorizer;
 mod dedup;
 mod error;
+pub mod evaluate;
 mod item;
 mod limit;
 mod outcome;

@@ -1,0 +1,161 @@
+//! An item with its true category and what a setting made of it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::outcome::Outcome;
+use crate::taxonomy::CategoryId;
+
+/// One item of a labelled set: its true category, and what a setting made of it. It has none of the item's text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Record", into = "Record")]
+pub struct GradedItem {
+    /// The item's number in the set, from 0: the same item has the same number in every setting.
+    pub index: u64,
+    /// The item's id.
+    pub id: String,
+    /// The category that is right.
+    pub truth: CategoryId,
+    /// The category that was given, or the kind of the error (see [`ItemErrorKind::as_str`](crate::ItemErrorKind::as_str))
+    /// if none was.
+    pub result: Result<Prediction, String>,
+}
+
+/// A category that was given to an item.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prediction {
+    /// The category.
+    pub category: CategoryId,
+    /// How probable it is said to be, 0 to 1; none where that is unknown.
+    pub confidence: Option<f32>,
+    /// The probability of each category in the order of the taxonomy, as the model puts it, before any calibration.
+    pub probabilities: Option<Vec<f32>>,
+    /// The item's place in its request, from 1.
+    pub position: Option<usize>,
+    /// How many items its request had.
+    pub pack_size: Option<usize>,
+}
+
+impl Prediction {
+    /// A category with nothing else known.
+    pub fn new(category: impl Into<CategoryId>) -> Self {
+        Self { category: category.into(), confidence: None, probabilities: None, position: None, pack_size: None }
+    }
+}
+
+impl GradedItem {
+    /// Grades an outcome.
+    pub fn new(outcome: &Outcome, truth: CategoryId) -> Self {
+        let result = match &outcome.result {
+            Ok(assignment) => Ok(Prediction {
+                category: assignment.category.clone(),
+                confidence: assignment.confidence,
+                probabilities: None,
+                position: None,
+                pack_size: Some(assignment.origin.pack_size),
+            }),
+            Err(error) => Err(error.kind.as_str().to_owned()),
+        };
+        Self { index: outcome.index, id: outcome.id.clone(), truth, result }
+    }
+
+    /// Whether the right category was given. A failed item is not right.
+    pub fn is_correct(&self) -> bool {
+        self.result.as_ref().is_ok_and(|prediction| prediction.category == self.truth)
+    }
+
+    /// How probable the given category is said to be, where that is known and is a probability.
+    pub fn confidence(&self) -> Option<f64> {
+        let confidence = self.result.as_ref().ok()?.confidence?;
+        (0.0..=1.0).contains(&confidence).then(|| f64::from(confidence))
+    }
+}
+
+/// The form in files: flat.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    index: u64,
+    id: String,
+    truth: CategoryId,
+    predicted: Option<CategoryId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    confidence: Option<f32>,
+    probabilities: Option<Vec<f32>>,
+    position: Option<usize>,
+    pack_size: Option<usize>,
+}
+
+impl From<GradedItem> for Record {
+    fn from(GradedItem { index, id, truth, result }: GradedItem) -> Self {
+        let blank = Self {
+            index,
+            id,
+            truth,
+            predicted: None,
+            error: None,
+            confidence: None,
+            probabilities: None,
+            position: None,
+            pack_size: None,
+        };
+        match result {
+            Ok(Prediction { category, confidence, probabilities, position, pack_size }) => {
+                Self { predicted: Some(category), confidence, probabilities, position, pack_size, ..blank }
+            }
+            Err(error) => Self { error: Some(error), ..blank },
+        }
+    }
+}
+
+impl TryFrom<Record> for GradedItem {
+    type Error = String;
+
+    fn try_from(record: Record) -> Result<Self, String> {
+        let Record { index, id, truth, predicted, error, confidence, probabilities, position, pack_size } = record;
+        let result = match (predicted, error) {
+            (Some(category), None) => Ok(Prediction { category, confidence, probabilities, position, pack_size }),
+            (None, Some(error)) => Err(error),
+            _ => return Err(format!("item {index} must have either `predicted` or `error`")),
+        };
+        Ok(Self { index, id, truth, result })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_flat_and_come_back_whole() {
+        let known = Prediction {
+            confidence: Some(0.7331),
+            probabilities: Some(vec![0.25, 0.75]),
+            position: Some(2),
+            pack_size: Some(3),
+            ..Prediction::new("sport")
+        };
+        let right = GradedItem { index: 4, id: "a".into(), truth: "sport".into(), result: Ok(known) };
+        let failed = GradedItem { result: Err("cut".into()), ..right.clone() };
+        let json = serde_json::to_string(&right).unwrap();
+        assert_eq!(
+            json,
+            r#"{"index":4,"id":"a","truth":"sport","predicted":"sport","confidence":0.7331,"probabilities":[0.25,0.75],"position":2,"pack_size":3}"#
+        );
+        for item in [&right, &failed] {
+            let json = serde_json::to_string(item).unwrap();
+            assert_eq!(*item, serde_json::from_str::<GradedItem>(&json).unwrap());
+        }
+        assert!(right.is_correct() && !failed.is_correct());
+        let error = serde_json::from_str::<GradedItem>(r#"{"index":1,"id":"a","truth":"b"}"#).unwrap_err();
+        assert!(error.to_string().starts_with("item 1 must have either"), "{error}");
+    }
+
+    #[test]
+    fn a_confidence_that_is_no_probability_is_none() {
+        for (confidence, known) in [(f32::NAN, false), (1.5, false), (-0.1, false), (1.0, true), (0.0, true)] {
+            let prediction = Prediction { confidence: Some(confidence), ..Prediction::new("a") };
+            let item = GradedItem { index: 0, id: String::new(), truth: "a".into(), result: Ok(prediction) };
+            assert_eq!(item.confidence().is_some(), known, "{confidence}");
+        }
+    }
+}
