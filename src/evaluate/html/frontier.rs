@@ -10,13 +10,16 @@ struct Size {
     class: &'static str,
     width: f64,
     height: f64,
-    most_name_chars: usize,
+    /// Points have their names beside them, else numbers, which a list below explains.
+    has_names: bool,
 }
 
 const SIZES: [Size; 2] = [
-    Size { class: "wide", width: 860.0, height: 420.0, most_name_chars: 32 },
-    Size { class: "narrow", width: 340.0, height: 380.0, most_name_chars: 20 },
+    Size { class: "wide", width: 1_040.0, height: 440.0, has_names: true },
+    Size { class: "narrow", width: 340.0, height: 380.0, has_names: false },
 ];
+
+const MOST_NAME_CHARS: usize = 32;
 
 const LEFT: f64 = 44.0;
 const RIGHT: f64 = 8.0;
@@ -32,11 +35,26 @@ pub(super) fn figure(evaluation: &Evaluation) -> String {
         return String::new();
     }
     let charts: String = SIZES.iter().map(|size| chart(&points, size)).collect();
+    let key = key(&points);
     format!(
-        "<figure class=\"frontier\">{charts}<figcaption>Up and to the right is better. Full points lie on the line: none \
+        "<figure class=\"frontier\">{charts}{key}<figcaption>Up and to the right is better. Full points lie on the line: none \
          beats them in both accuracy and speed. Bars are 95 % intervals of the accuracy, which does not start at \
          zero.</figcaption></figure>"
     )
+}
+
+/// The numbers of the points with what they mean.
+fn key(points: &[Point]) -> String {
+    let mut out = String::from("<ol class=\"key narrow\">");
+    for (number, point) in points.iter().enumerate() {
+        let (accuracy, speed) = (percent(point.accuracy), rough(point.items_per_second));
+        out += &format!(
+            "<li><b>{}</b><span>{}</span><i>{accuracy}</i><i>{speed}/s</i></li>",
+            number + 1,
+            escape(&point.name)
+        );
+    }
+    out + "</ol>"
 }
 
 /// Whether no other point is at least as good in both and better in one.
@@ -174,7 +192,10 @@ fn names(spots: &[Spot<'_>], steps: &[(f64, f64)], bounds: &Area, size: &Size) -
     };
     let taken: Vec<Area> = spots.iter().map(point).chain(spots.iter().filter_map(bar)).collect();
     let crossed: Vec<Area> = steps.windows(2).map(step).collect();
-    let texts: Vec<String> = spots.iter().map(|spot| shorten(&spot.point.name, size.most_name_chars)).collect();
+    let text = |(number, spot): (usize, &Spot<'_>)| {
+        if size.has_names { shorten(&spot.point.name, MOST_NAME_CHARS) } else { (number + 1).to_string() }
+    };
+    let texts: Vec<String> = spots.iter().enumerate().map(text).collect();
     let wanted: Vec<_> = spots.iter().zip(&texts).map(|(spot, text)| (spot.x, spot.y, width_of(text))).collect();
 
     let mut out = String::new();

@@ -125,15 +125,15 @@ fn comparisons(comparisons: &[Comparison]) -> String {
         interval.low.abs().max(interval.high.abs())
     };
     let scale = comparisons.iter().map(widest).fold(0.01, f64::max);
-    let head = "<thead><tr><th scope=\"col\">Setting</th><th scope=\"col\">against</th><th scope=\"col\">Difference</th><th \
-                scope=\"col\">95 % interval</th><td></td><th scope=\"col\">Right in the one alone</th><th scope=\"col\">in the \
-                other alone</th><th scope=\"col\">p</th></tr></thead>";
+    let head = "<thead><tr><th scope=\"col\">Setting</th><th scope=\"col\" class=\"text\">against</th><th \
+                scope=\"col\">Difference</th><th scope=\"col\">95 % interval</th><td></td><th scope=\"col\">Gained</th><th \
+                scope=\"col\">Lost</th><th scope=\"col\">p</th></tr></thead>";
     let rows: String = comparisons.iter().map(|comparison| comparison_row(comparison, scale)).collect();
     let table = table("Comparisons", "comparisons", &format!("{head}<tbody>{rows}</tbody>"));
     format!(
         "{table}\n<p class=\"about\">Difference of the accuracies in percentage points over the items that both were asked, \
-         with Newcombe's interval for paired proportions (1998); p by the exact test of McNemar, not corrected for the number \
-         of comparisons.</p>"
+         with Newcombe's interval for paired proportions (1998). Gained: items right in the setting alone; lost: right in the \
+         other alone. p by McNemar's exact test, not corrected for the number of comparisons.</p>"
     )
 }
 

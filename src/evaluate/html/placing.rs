@@ -32,15 +32,16 @@ pub(super) struct Placed {
 /// The height of a line of text, in units of the chart.
 pub(super) const LINE_HEIGHT: f64 = 16.0;
 /// A generous width of a letter, a wide one for scripts with wide letters.
-const LETTER_WIDTH: f64 = 7.0;
+const LETTER_WIDTH: f64 = 7.8;
 const WIDE_LETTER_WIDTH: f64 = 13.5;
 /// From the middle of a point to a name beside it.
 const GAP: f64 = 10.0;
 /// How far names are moved to find room: so many rings, each so much further out.
 const RINGS: u32 = 14;
 const RING_WIDTH: f64 = 13.0;
-/// What it costs to cover something, against a unit of distance. Covering is the worst.
+/// What it costs to cover something, and to stand across a line, against a unit of distance.
 const COVERING: f64 = 1_000.0;
+const CROSSING: f64 = 3.0;
 
 /// The width of a text, not less than it will have.
 pub(super) fn width_of(text: &str) -> f64 {
@@ -58,7 +59,7 @@ pub(super) fn place(names: &[(f64, f64, f64)], taken: &[Area], crossed: &[Area],
             let shared = |areas: &[Area]| areas.iter().map(|area| candidate.area.shared_with(area)).sum::<f64>();
             let middle = f64::midpoint(candidate.area.top, candidate.area.bottom) - y;
             let side = (candidate.area.left - x).max(x - candidate.area.right).max(0.0);
-            COVERING * shared(&covered) + shared(crossed) + middle.hypot(side)
+            COVERING * shared(&covered) + CROSSING * shared(crossed) + middle.hypot(side)
         };
         let best = candidates(x, y, width)
             .filter(|candidate| candidate.area.is_within(bounds))

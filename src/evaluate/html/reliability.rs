@@ -19,7 +19,7 @@ pub(super) fn figure(reliability: &Reliability) -> String {
     format!(
         "<figure class=\"reliability\">{}<figcaption>Right among the items with each confidence; the dashed line is where \
          confidence is the truth. Below: how many items have it. Expected calibration error <b>{:.3}</b>, mean confidence \
-         {} at {} right, Brier {:.3}.</figcaption></figure>",
+         {}, right {}, Brier {:.3}.</figcaption></figure>",
         chart(reliability),
         reliability.expected_calibration_error,
         percent(reliability.mean_confidence),

@@ -5,6 +5,9 @@ use super::super::report::{ListedCategory, SettingReport};
 use super::text::{escape, grouped, percent, percent_or_dash};
 use super::{reliability, table};
 
+/// With more categories than this the confusion matrix is too wide to stand beside the reliability diagram.
+const MOST_BESIDE: usize = 8;
+
 /// The section of a setting.
 pub(super) fn section(number: usize, report: &SettingReport, categories: &[ListedCategory]) -> String {
     let metrics = &report.metrics;
@@ -12,14 +15,15 @@ pub(super) fn section(number: usize, report: &SettingReport, categories: &[Liste
         Some(reliability) => reliability::figure(reliability),
         None => "<p class=\"about\">No confidences: the server gives no log-probabilities.</p>".to_owned(),
     };
+    let confusion = format!("<h3>Confusion</h3>\n{}\n", confusion(&metrics.confusion, categories));
+    let (beside, below) =
+        if categories.len() <= MOST_BESIDE { (confusion, String::new()) } else { (String::new(), confusion) };
     format!(
         "<section id=\"setting-{number}\">\n<h2>{}</h2>\n<p class=\"sum\">{}</p>\n<div class=\"pair\">\n<div>\n<h3>Categories</h3>\
-         \n{}\n</div>\n<div>\n<h3>Reliability of the confidence</h3>\n{diagram}\n</div>\n</div>\n<h3>Confusion</h3>\n{}\n\
-         </section>\n",
+         \n{}\n{beside}</div>\n<div>\n<h3>Reliability of the confidence</h3>\n{diagram}\n</div>\n</div>\n{below}</section>\n",
         escape(&report.setting.name),
         lead(report),
         category_table(&metrics.categories, categories),
-        confusion(&metrics.confusion, categories),
     )
 }
 
@@ -55,20 +59,20 @@ fn name_of(categories: &[ListedCategory], position: usize) -> &str {
 fn category_table(metrics: &[CategoryMetrics], categories: &[ListedCategory]) -> String {
     let row = |(position, metrics): (usize, &CategoryMetrics)| {
         format!(
-            "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td class=\"bar\" style=\"--share:{:.3}\">\
-             {}</td></tr>",
+            "<tr><th scope=\"row\">{}</th><td class=\"bar\" style=\"--share:{:.3}\">{}</td><td>{}</td><td>{}</td><td>{}</td>\
+             <td>{}</td></tr>",
             escape(name_of(categories, position)),
-            grouped(metrics.support as i64),
-            grouped(metrics.predicted as i64),
-            percent_or_dash(metrics.precision),
-            percent_or_dash(metrics.recall),
             metrics.f1.unwrap_or(0.0),
             percent_or_dash(metrics.f1),
+            percent_or_dash(metrics.precision),
+            percent_or_dash(metrics.recall),
+            grouped(metrics.support as i64),
+            grouped(metrics.predicted as i64),
         )
     };
     let rows: String = metrics.iter().enumerate().map(row).collect();
-    let head = "<thead><tr><th scope=\"col\">Category</th><th scope=\"col\">Items</th><th scope=\"col\">Given</th><th \
-                scope=\"col\">Precision</th><th scope=\"col\">Recall</th><th scope=\"col\">F1</th></tr></thead>";
+    let head = "<thead><tr><th scope=\"col\">Category</th><th scope=\"col\">F1</th><th scope=\"col\">Precision</th><th \
+                scope=\"col\">Recall</th><th scope=\"col\">Items</th><th scope=\"col\">Given</th></tr></thead>";
     table("Categories", "categories", &format!("{head}<tbody>{rows}</tbody>"))
 }
 

@@ -16,7 +16,7 @@ pub(super) fn shorten(text: &str, most_chars: usize) -> String {
 
 /// A share as a percentage with one digit.
 pub(super) fn percent(share: f64) -> String {
-    format!("{:.1} %", 100.0 * share)
+    format!("{:.1}\u{a0}%", 100.0 * share)
 }
 
 /// A share as a percentage, a dash where there is none.
