@@ -100,6 +100,10 @@ async fn run(args: &Args) -> Result<End, String> {
         // A setting that was stopped before its first item has nothing to show.
         evaluation.settings.retain(|report| report.metrics.items > 0);
         evaluation.comparisons.retain(|comparison| comparison.paired.items > 0);
+        if evaluation.settings.is_empty() {
+            // Earlier reports are worth more than one without figures.
+            return Err(reason.clone());
+        }
         evaluation.notes.push(format!("Not finished: {reason}."));
         outputs.write(&evaluation)?;
     }

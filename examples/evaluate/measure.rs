@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use slugline::evaluate::{GradedItem, Throughput};
-use slugline::{Categorizer, CategoryId, NewsItem};
+use slugline::{Categorizer, CategoryId, ItemErrorKind, NewsItem};
 
 use super::progress::{Counts, Progress};
 use super::stop::Stop;
@@ -40,8 +40,11 @@ pub(crate) async fn measure(
         tokio::select! {
             outcome = outcomes.next() => match outcome {
                 Some(outcome) => {
-                    counts.done += 1;
-                    counts.failed += u64::from(outcome.result.is_err());
+                    let error = outcome.result.as_ref().err();
+                    if error.is_none_or(|error| error.kind != ItemErrorKind::NotAttempted) {
+                        counts.done += 1;
+                        counts.failed += u64::from(error.is_some());
+                    }
                     // The index is the place in `items`, and so in `truths`.
                     graded.extend(truths.get(outcome.index as usize).map(|truth| GradedItem::new(&outcome, truth.clone())));
                 }

