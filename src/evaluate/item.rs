@@ -1,5 +1,7 @@
 //! An item with its true category and what a setting made of it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::outcome::Outcome;
@@ -27,8 +29,9 @@ pub struct Prediction {
     pub category: CategoryId,
     /// How probable it is said to be, 0 to 1; none where that is unknown.
     pub confidence: Option<f32>,
-    /// The probability of each category in the order of the taxonomy, as the model puts it, before any calibration.
-    pub probabilities: Option<Vec<f32>>,
+    /// The probabilities of the categories as the model puts them, before any calibration. Categories that it gave nothing
+    /// are left out; empty where all are unknown.
+    pub probabilities: BTreeMap<CategoryId, f32>,
     /// The item's place in its request, from 1.
     pub position: Option<usize>,
     /// How many items its request had.
@@ -38,7 +41,13 @@ pub struct Prediction {
 impl Prediction {
     /// A category with nothing else known.
     pub fn new(category: impl Into<CategoryId>) -> Self {
-        Self { category: category.into(), confidence: None, probabilities: None, position: None, pack_size: None }
+        Self {
+            category: category.into(),
+            confidence: None,
+            probabilities: BTreeMap::new(),
+            position: None,
+            pack_size: None,
+        }
     }
 }
 
@@ -49,7 +58,7 @@ impl GradedItem {
             Ok(assignment) => Ok(Prediction {
                 category: assignment.category.clone(),
                 confidence: assignment.confidence,
-                probabilities: None,
+                probabilities: BTreeMap::new(),
                 position: None,
                 pack_size: Some(assignment.origin.pack_size),
             }),
@@ -80,7 +89,8 @@ struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     confidence: Option<f32>,
-    probabilities: Option<Vec<f32>>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    probabilities: BTreeMap<CategoryId, f32>,
     position: Option<usize>,
     pack_size: Option<usize>,
 }
@@ -94,7 +104,7 @@ impl From<GradedItem> for Record {
             predicted: None,
             error: None,
             confidence: None,
-            probabilities: None,
+            probabilities: BTreeMap::new(),
             position: None,
             pack_size: None,
         };
@@ -129,7 +139,7 @@ mod tests {
     fn records_are_flat_and_come_back_whole() {
         let known = Prediction {
             confidence: Some(0.7331),
-            probabilities: Some(vec![0.25, 0.75]),
+            probabilities: BTreeMap::from([("sport".into(), 0.75), ("a".into(), 0.25)]),
             position: Some(2),
             pack_size: Some(3),
             ..Prediction::new("sport")
@@ -139,7 +149,7 @@ mod tests {
         let json = serde_json::to_string(&right).unwrap();
         assert_eq!(
             json,
-            r#"{"index":4,"id":"a","truth":"sport","predicted":"sport","confidence":0.7331,"probabilities":[0.25,0.75],"position":2,"pack_size":3}"#
+            r#"{"index":4,"id":"a","truth":"sport","predicted":"sport","confidence":0.7331,"probabilities":{"a":0.25,"sport":0.75},"position":2,"pack_size":3}"#
         );
         for item in [&right, &failed] {
             let json = serde_json::to_string(item).unwrap();

@@ -39,11 +39,11 @@ pub struct Evaluation {
     pub format: u32,
     /// What was evaluated.
     pub about: About,
-    /// The categories, in the order of the taxonomy, which is that of all probabilities.
+    /// The categories, in the order of the taxonomy.
     pub categories: Vec<ListedCategory>,
     /// The settings, in the order in which they were added.
     pub settings: Vec<SettingReport>,
-    /// Each setting with each earlier one.
+    /// Each setting with each earlier one of the same sample.
     pub comparisons: Vec<Comparison>,
     /// Other ways to do the same, to be shown beside the settings.
     #[serde(default)]
@@ -117,13 +117,17 @@ pub struct Setting {
     /// The calibration that was applied, in words.
     #[serde(default)]
     pub calibration: Option<String>,
+    /// The part of the items that it is measured on, in words; none for all of them. Settings of different samples are not
+    /// compared with each other.
+    #[serde(default)]
+    pub sample: Option<String>,
 }
 
 impl Setting {
-    /// A setting without calibration.
+    /// A setting without calibration, on all items.
     pub fn new(name: impl Into<String>, pack_size: usize, answer_form: impl Into<String>) -> Self {
         let (name, answer_form) = (name.into(), answer_form.into());
-        Self { name, pack_size, answer_form, prompt_version: None, calibration: None }
+        Self { name, pack_size, answer_form, prompt_version: None, calibration: None, sample: None }
     }
 }
 
@@ -268,8 +272,8 @@ impl Evaluation {
         }
     }
 
-    /// Adds a setting: grades its items and compares it with all settings so far. Items that were not attempted are counted
-    /// apart and are not part of any figure: nobody asked about them.
+    /// Adds a setting: grades its items and compares it with all settings of the same sample so far. Items that were not
+    /// attempted are counted apart and are not part of any figure: nobody asked about them.
     ///
     /// # Errors
     /// An item's truth is not a category of the taxonomy.
@@ -284,7 +288,7 @@ impl Evaluation {
         let mut items: Vec<GradedItem> = items.into_iter().filter(is_attempted).collect();
         items.sort_by_key(|item| item.index);
         let metrics = Metrics::new(&categories, &items)?;
-        for earlier in &self.settings {
+        for earlier in self.settings.iter().filter(|earlier| earlier.setting.sample == setting.sample) {
             let paired = Paired::new(&earlier.items, &items);
             let (first, second) = (earlier.setting.name.clone(), setting.name.clone());
             self.comparisons.push(Comparison { first, second, paired });
@@ -294,15 +298,17 @@ impl Evaluation {
         Ok(())
     }
 
-    /// All points of accuracy and speed: the settings', then the others.
+    /// All points of accuracy and speed: the settings' of the first one's sample, then the others.
     pub fn frontier(&self) -> Vec<Point> {
+        let sample = self.settings.first().and_then(|report| report.setting.sample.as_ref());
+        let is_of_sample = |report: &&SettingReport| report.setting.sample.as_ref() == sample;
         let of_setting = |report: &SettingReport| Point {
             name: report.setting.name.clone(),
             accuracy: report.metrics.accuracy,
             interval: Some(report.metrics.accuracy_interval),
             items_per_second: report.throughput.items_per_second,
         };
-        self.settings.iter().map(of_setting).chain(self.points.iter().cloned()).collect()
+        self.settings.iter().filter(is_of_sample).map(of_setting).chain(self.points.iter().cloned()).collect()
     }
 
     /// Reads what [`serde_json`] wrote.
@@ -373,6 +379,21 @@ mod tests {
         let [Comparison { first, second, paired }] = &evaluation.comparisons[..] else { panic!("one pair") };
         assert_eq!((first.as_str(), second.as_str()), ("one", "three"));
         assert_eq!((paired.items, paired.both, paired.only_first, paired.neither), (3, 1, 1, 1));
+    }
+
+    #[test]
+    fn only_settings_of_the_same_sample_are_compared() {
+        let mut evaluation = evaluation();
+        let items = items(&[Ok("a"), Ok("a")]);
+        for name in ["skewed", "skewed, calibrated"] {
+            let mut setting = Setting::new(name, 1, "objects");
+            setting.sample = Some("skewed".into());
+            evaluation.add(setting, items.clone(), Throughput::new(Duration::from_secs(1), 2, &items)).unwrap();
+        }
+        let pairs: Vec<_> = evaluation.comparisons.iter().map(|of| (of.first.as_str(), of.second.as_str())).collect();
+        assert_eq!(pairs, [("one", "three"), ("skewed", "skewed, calibrated")]);
+        let drawn: Vec<_> = evaluation.frontier().into_iter().map(|point| point.name).collect();
+        assert_eq!(drawn, ["one", "three"]);
     }
 
     #[test]

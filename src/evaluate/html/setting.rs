@@ -35,6 +35,9 @@ fn lead(report: &SettingReport) -> String {
         let kinds = metrics.failures.iter().map(|(kind, count)| format!("{} {}", grouped(*count as i64), escape(kind)));
         out += &format!(", {} failed ({})", grouped(metrics.failed as i64), kinds.collect::<Vec<_>>().join(", "));
     }
+    if let Some(sample) = &setting.sample {
+        out += &format!(", {}", escape(sample));
+    }
     out += ".";
     if *not_attempted > 0 {
         out += &format!(" Stopped before its end: {} items were not asked.", grouped(*not_attempted as i64));
