@@ -10,13 +10,13 @@ struct Size {
     class: &'static str,
     width: f64,
     height: f64,
-    /// Points have their names beside them, else numbers, which a list below explains.
-    has_names: bool,
+    /// With more points than this they have numbers beside them instead of names, and a list below says what they mean.
+    most_names: usize,
 }
 
 const SIZES: [Size; 2] = [
-    Size { class: "wide", width: 1_040.0, height: 440.0, has_names: true },
-    Size { class: "narrow", width: 340.0, height: 380.0, has_names: false },
+    Size { class: "wide", width: 1_040.0, height: 440.0, most_names: 10 },
+    Size { class: "narrow", width: 340.0, height: 380.0, most_names: 0 },
 ];
 
 const MOST_NAME_CHARS: usize = 32;
@@ -45,7 +45,8 @@ pub(super) fn figure(evaluation: &Evaluation) -> String {
 
 /// The numbers of the points with what they mean.
 fn key(points: &[Point]) -> String {
-    let mut out = String::from("<ol class=\"key narrow\">");
+    let is_needed_when_wide = SIZES.iter().all(|size| points.len() > size.most_names);
+    let mut out = format!("<ol class=\"{}\">", if is_needed_when_wide { "key" } else { "key narrow" });
     for (number, point) in points.iter().enumerate() {
         let (accuracy, speed) = (percent(point.accuracy), rough(point.items_per_second));
         out += &format!(
@@ -193,7 +194,11 @@ fn names(spots: &[Spot<'_>], steps: &[(f64, f64)], bounds: &Area, size: &Size) -
     let taken: Vec<Area> = spots.iter().map(point).chain(spots.iter().filter_map(bar)).collect();
     let crossed: Vec<Area> = steps.windows(2).map(step).collect();
     let text = |(number, spot): (usize, &Spot<'_>)| {
-        if size.has_names { shorten(&spot.point.name, MOST_NAME_CHARS) } else { (number + 1).to_string() }
+        if spots.len() <= size.most_names {
+            shorten(&spot.point.name, MOST_NAME_CHARS)
+        } else {
+            (number + 1).to_string()
+        }
     };
     let texts: Vec<String> = spots.iter().enumerate().map(text).collect();
     let wanted: Vec<_> = spots.iter().zip(&texts).map(|(spot, text)| (spot.x, spot.y, width_of(text))).collect();
