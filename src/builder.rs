@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::answer::AnswerForm;
 use crate::answer::schema::Schemas;
+use crate::calibration::{self, Calibration};
 use crate::categorizer::Categorizer;
 use crate::error::Error;
+use crate::escalation::{Escalation, Way};
 use crate::limit::concurrency::ConcurrencyLimit;
 use crate::limit::rate::Rate;
 use crate::prompt::Prefix;
@@ -41,6 +44,8 @@ pub struct CategorizerBuilder {
     timeout: Duration,
     patience: Option<Duration>,
     tokens: Option<Arc<dyn CountTokens>>,
+    escalation: Option<Escalation>,
+    calibrations: Vec<Calibration>,
     settings: Settings,
 }
 
@@ -71,8 +76,12 @@ impl CategorizerBuilder {
             timeout: Duration::from_secs(10),
             patience: None,
             tokens: None,
+            escalation: None,
+            calibrations: Vec::new(),
             settings: Settings {
                 pack_size: 3,
+                answer_form: AnswerForm::default(),
+                evens_positions: false,
                 item_tokens: 150,
                 context_tokens: 4_096,
                 temperature: 0.0,
@@ -133,6 +142,38 @@ impl CategorizerBuilder {
     #[must_use]
     pub fn pack_size(mut self, items: usize) -> Self {
         self.settings.pack_size = items;
+        self
+    }
+
+    /// The form in which the model answers. [`AnswerForm::Bare`] needs a pack size of 1. Default: [`AnswerForm::Objects`].
+    #[must_use]
+    pub fn answer_form(mut self, form: AnswerForm) -> Self {
+        self.settings.answer_form = form;
+        self
+    }
+
+    /// Corrects the probabilities that a model gives to labels, and with them the labels. One for each model; without
+    /// log-probabilities it does nothing. Default: none.
+    #[must_use]
+    pub fn calibration(mut self, calibration: Calibration) -> Self {
+        self.calibrations.retain(|other| other.model() != calibration.model());
+        self.calibrations.push(calibration);
+        self
+    }
+
+    /// Whether a run without a [`calibration`](Self::calibration) measures what the model gives each label at each position
+    /// of a pack, and evens the positions out once each has seen 50 items. It leaves the mix of labels over the whole
+    /// stream as it is. All endpoints must have the same model. Default: false.
+    #[must_use]
+    pub fn even_positions(mut self, wanted: bool) -> Self {
+        self.settings.evens_positions = wanted;
+        self
+    }
+
+    /// Asks items again whose first answer is not sure enough. Default: none.
+    #[must_use]
+    pub fn escalate(mut self, escalation: Escalation) -> Self {
+        self.escalation = Some(escalation);
         self
     }
 
@@ -258,7 +299,7 @@ impl CategorizerBuilder {
     /// [`Error::Configuration`] with every problem.
     pub fn build(self) -> Result<Categorizer, Error> {
         let mut problems = self.problems();
-        let prefix = Prefix::new(&self.taxonomy);
+        let prefix = Prefix::with_answers(&self.taxonomy, self.settings.answer_form);
         let prefix = match &self.tokens {
             Some(tokens) => prefix.counted_with(&**tokens),
             None => prefix,
@@ -266,30 +307,54 @@ impl CategorizerBuilder {
         let (taxonomy, settings) = (self.taxonomy.clone(), self.settings.clone());
         let largest_request_tokens = u32::try_from(settings.context_tokens).unwrap_or(u32::MAX);
         let limit = ConcurrencyLimit::new(self.concurrency, self.max_concurrency.max(self.concurrency));
-        let mut endpoints = Vec::new();
-        for config in &self.endpoints {
-            match self.endpoint_of(config, largest_request_tokens) {
-                Ok(endpoint) => {
-                    let dialect = Dialect::new(self.api, self.logprobs);
-                    endpoints.push((endpoint, EndpointState::new(limit, self.timeout, dialect)));
+        let mut pool_of = |configs: &[EndpointConfig]| {
+            let mut endpoints = Vec::new();
+            for config in configs {
+                match self.endpoint_of(config, largest_request_tokens) {
+                    Ok(endpoint) => {
+                        let dialect = Dialect::new(self.api, self.logprobs);
+                        endpoints.push((endpoint, EndpointState::new(limit, self.timeout, dialect)));
+                    }
+                    Err(problem) => problems.push(problem),
                 }
-                Err(problem) => problems.push(problem),
+            }
+            let config = PoolConfig {
+                balance: self.balance,
+                patience: self.patience.unwrap_or(DEFAULT_PATIENCE),
+                first_patience: self.patience.unwrap_or(DEFAULT_FIRST_PATIENCE),
+                seed: settings.seed,
+            };
+            Arc::new(Pool::new(endpoints, config))
+        };
+        let pool = pool_of(&self.endpoints);
+        let stronger = match self.escalation.as_ref().map(|escalation| &escalation.way) {
+            Some(Way::Stronger(endpoint)) => Some(pool_of(std::slice::from_ref(&**endpoint))),
+            _ => None,
+        };
+        problems.extend(self.calibrations.iter().filter_map(|of| of.misfit(&taxonomy, prefix.version().as_str())));
+        let models = || pool.models().chain(stronger.iter().flat_map(|pool| pool.models()));
+        for calibration in &self.calibrations {
+            if !models().any(|model| model == calibration.model()) {
+                problems.push(format!("no endpoint has the model {}, which a calibration is for", calibration.model()));
             }
         }
-        let config = PoolConfig {
-            balance: self.balance,
-            patience: self.patience.unwrap_or(DEFAULT_PATIENCE),
-            first_patience: self.patience.unwrap_or(DEFAULT_FIRST_PATIENCE),
-            seed: settings.seed,
-        };
+        let mut first_models = pool.models();
+        let first_model = first_models.next();
+        if settings.evens_positions && first_models.any(|model| Some(model) != first_model) {
+            problems.push("positions can be evened out only where all endpoints have the same model".to_owned());
+        }
+        drop(first_models);
         let shared = Shared {
-            schemas: Schemas::new(&taxonomy),
+            schemas: Schemas::new(&taxonomy, settings.answer_form),
+            calibrations: self.calibrations.iter().map(|of| calibration::Ready::new(of, &taxonomy)).collect(),
+            escalation: self.escalation.clone(),
+            stronger,
             longest_label_tokens: longest_label_tokens(&taxonomy),
             taxonomy,
             prefix,
             estimator: TokenEstimator::default(),
             tokens: self.tokens.clone(),
-            pool: Arc::new(Pool::new(endpoints, config)),
+            pool,
             settings,
         };
         let least = shared.prefix.tokens() + shared.max_output_tokens(1) + 64;
@@ -323,6 +388,10 @@ impl CategorizerBuilder {
         };
         need(!self.endpoints.is_empty(), "no endpoint: add one, for example http://localhost:8000/v1");
         need((1..=MAX_PACK_SIZE).contains(&settings.pack_size), "pack size must be 1 to 16 items");
+        need(
+            settings.answer_form != AnswerForm::Bare || settings.pack_size == 1,
+            "bare labels cannot be told apart in a pack: set the pack size to 1, or ask for objects",
+        );
         need(settings.item_tokens >= 16, "item tokens must be at least 16");
         need((0.0..=2.0).contains(&settings.temperature), "temperature must be 0 to 2");
         need((1..=MAX_CONCURRENCY).contains(&self.concurrency), "concurrency must be 1 to 128 requests");
@@ -332,6 +401,7 @@ impl CategorizerBuilder {
         need(!self.timeout.is_zero(), "timeout must not be zero");
         need(settings.transport_retries <= MAX_RETRIES, "transport retries must be 0 to 100");
         need(settings.content_retries <= MAX_RETRIES, "content retries must be 0 to 100");
+        problems.extend(self.escalation.iter().flat_map(Escalation::problems));
         problems
     }
 

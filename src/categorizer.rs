@@ -9,6 +9,7 @@ use futures_util::{StreamExt, stream};
 
 use crate::NewsItem;
 use crate::builder::CategorizerBuilder;
+use crate::calibration::{Calibration, CalibrationError, content_free_items};
 use crate::error::Error;
 use crate::outcome::{Outcome, Report};
 use crate::prompt::{Prefix, PromptVersion};
@@ -16,6 +17,9 @@ use crate::run::{Run, Shared, Stop};
 use crate::server::EndpointSnapshot;
 use crate::stats::Stats;
 use crate::taxonomy::Taxonomy;
+
+/// The requests for each pack size that measure a prior.
+const PRIOR_REQUESTS: usize = 4;
 
 /// Puts news items into the categories of a taxonomy.
 ///
@@ -77,6 +81,37 @@ impl Categorizer {
     pub fn stream<S: Stream<Item = NewsItem>>(&self, items: S) -> OutcomeStream<S> {
         let stop = Stop::new();
         OutcomeStream { run: Run::new(Arc::clone(&self.shared), items, &stop), stop }
+    }
+
+    /// Measures what the models give each label when an item says nothing, alone and at each position of a pack, by asking
+    /// for a few items without content: a correction that needs no labelled items. Takes four requests for single items and
+    /// four for packs, to one model: with several among the endpoints, build a categorizer for each.
+    ///
+    /// Keep it with [`Calibration::save`](crate::calibration::Calibration::save); it holds for this model, taxonomy and prompt.
+    ///
+    /// # Errors
+    /// The items were not answered, or without log-probabilities, or by more than one model.
+    pub async fn measure_prior(&self) -> Result<Calibration, CalibrationError> {
+        let mut outcomes = Vec::new();
+        let mut sizes = vec![1, self.shared.settings.pack_size];
+        sizes.dedup();
+        for pack_size in sizes {
+            let items = stream::iter(content_free_items(PRIOR_REQUESTS * pack_size));
+            let stop = Stop::new();
+            let run = Run::with_pack_size(Arc::clone(&self.shared), items, &stop, pack_size, false);
+            let mut stream = OutcomeStream { run, stop };
+            while let Some(outcome) = stream.next().await {
+                outcomes.push(outcome);
+            }
+        }
+        let assignments = outcomes.iter().filter_map(|outcome| outcome.result.as_ref().ok());
+        Calibration::of_content_free(self.taxonomy(), assignments).map_err(|error| {
+            let failure = outcomes.iter().find_map(|outcome| outcome.result.as_ref().err());
+            match failure {
+                Some(failure) => CalibrationError::NotAnswered { reason: failure.to_string() },
+                None => error,
+            }
+        })
     }
 
     /// The taxonomy.

@@ -35,7 +35,7 @@ enum Entry {
     /// The original is on its way.
     Asked(Vec<Copy>),
     /// The original was answered, under this id.
-    Answered(String, Assignment),
+    Answered(String, Box<Assignment>),
 }
 
 /// The texts that a run has seen.
@@ -85,7 +85,7 @@ impl Dedup {
         let Some(Entry::Asked(copies)) = self.entries.remove(&hash) else { return Vec::new() };
         match result {
             Ok(assignment) => {
-                self.entries.insert(hash, Entry::Answered(id.to_owned(), assignment.clone()));
+                self.entries.insert(hash, Entry::Answered(id.to_owned(), Box::new(assignment.clone())));
                 self.answered.push_back(hash);
                 if self.answered.len() > REMEMBERED
                     && let Some(oldest) = self.answered.pop_front()

@@ -59,9 +59,11 @@
 
 mod answer;
 mod builder;
+pub mod calibration;
 mod categorizer;
 mod dedup;
 mod error;
+mod escalation;
 pub mod evaluate;
 mod item;
 mod limit;
@@ -87,9 +89,11 @@ pub mod changelog {}
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+pub use self::answer::AnswerForm;
 pub use self::builder::CategorizerBuilder;
 pub use self::categorizer::{Categorizer, OutcomeStream, StopHandle};
 pub use self::error::{Error, ErrorKind, Failure, FailureKind, ItemError, ItemErrorKind, Status};
+pub use self::escalation::Escalation;
 pub use self::item::NewsItem;
 pub use self::outcome::{Assignment, Origin, Outcome, Report};
 pub use self::server::{Api, Balance, EndpointConfig};

@@ -40,6 +40,9 @@ pub struct Assignment {
     pub confidence: Option<f32>,
     /// The next most probable categories, at most three, highest first.
     pub runners_up: Vec<(CategoryId, f32)>,
+    /// The probabilities of all categories as the model gave them, before any calibration, highest first; those that it
+    /// gave nothing are left out. Empty when the server gives no log-probabilities.
+    pub probabilities: Arc<[(CategoryId, f32)]>,
     /// Where the answer came from.
     pub origin: Origin,
 }
@@ -58,6 +61,15 @@ pub struct Origin {
     pub attempts: u32,
     /// How many items the answered request had.
     pub pack_size: usize,
+    /// The item's place among them, from 1.
+    pub position: usize,
+    /// What the model had written, where a [calibration](crate::calibration) chose another category.
+    pub written: Option<CategoryId>,
+    /// The [version](crate::calibration::Calibration::version) of the calibration that corrected the probabilities.
+    pub calibration: Option<Arc<str>>,
+    /// The first answer and its confidence, where it was not sure enough and the item was asked again
+    /// ([`Escalation`](crate::Escalation)).
+    pub first_answer: Option<(CategoryId, f32)>,
     /// The id of the equal item that was asked in place of this one.
     pub duplicate_of: Option<String>,
 }
@@ -82,6 +94,15 @@ impl Serialize for Outcome {
                 map.serialize_entry("prompt_version", &origin.prompt_version)?;
                 map.serialize_entry("attempts", &origin.attempts)?;
                 map.serialize_entry("pack_size", &origin.pack_size)?;
+                if let Some(written) = &origin.written {
+                    map.serialize_entry("written", written)?;
+                }
+                if let Some(calibration) = &origin.calibration {
+                    map.serialize_entry("calibration", calibration)?;
+                }
+                if let Some((category, confidence)) = &origin.first_answer {
+                    map.serialize_entry("first_answer", &(category, rounded(*confidence)))?;
+                }
                 if let Some(id) = &origin.duplicate_of {
                     map.serialize_entry("duplicate_of", id)?;
                 }
@@ -122,9 +143,36 @@ impl Report {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::error::ItemErrorKind;
+
+    /// An assignment with these probabilities, given at a position of a pack.
+    pub(crate) fn assignment(probabilities: &[(CategoryId, f32)], pack_size: usize, position: usize) -> Assignment {
+        let taxonomy =
+            crate::Taxonomy::new("t", "1", ["a", "b"].map(|id| crate::Category::new(id, id, "Text."))).unwrap();
+        let best = probabilities.iter().rev().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+        Assignment {
+            category: best.0.clone(),
+            name: best.0.as_str().into(),
+            is_fallback: false,
+            confidence: Some(best.1),
+            runners_up: Vec::new(),
+            probabilities: probabilities.into(),
+            origin: Origin {
+                endpoint: "e".into(),
+                model: "m".into(),
+                prompt_version: crate::prompt::Prefix::new(&taxonomy).version().clone(),
+                attempts: 1,
+                pack_size,
+                position,
+                written: None,
+                calibration: None,
+                first_answer: None,
+                duplicate_of: None,
+            },
+        }
+    }
 
     #[test]
     fn both_kinds_of_outcome_are_flat_objects() {

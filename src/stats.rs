@@ -39,6 +39,14 @@ pub struct Stats {
     pub reasked: u64,
     /// Packs that were split to find a bad item.
     pub splits: u64,
+    /// Items whose category a calibration changed.
+    pub relabelled: u64,
+    /// Items that were asked again since their first answer was not sure enough.
+    pub escalated: u64,
+    /// Those whose category changed by it.
+    pub escalations_changed: u64,
+    /// Items that kept an unsure answer since escalation had used up its share of requests.
+    pub escalations_refused: u64,
     /// Items that were cut shorter since they did not fit the context.
     pub shortened: u64,
     /// Answers whose server counted their tokens: the counts below are of these alone.
@@ -103,6 +111,10 @@ pub(crate) struct Recorder {
     pub(crate) retries: u64,
     pub(crate) reasked: u64,
     pub(crate) splits: u64,
+    pub(crate) relabelled: u64,
+    pub(crate) escalated: u64,
+    pub(crate) escalations_changed: u64,
+    pub(crate) escalations_refused: u64,
     pub(crate) shortened: u64,
     answers_with_usage: u64,
     usage: Usage,
@@ -129,6 +141,10 @@ impl Recorder {
             retries: 0,
             reasked: 0,
             splits: 0,
+            relabelled: 0,
+            escalated: 0,
+            escalations_changed: 0,
+            escalations_refused: 0,
             shortened: 0,
             answers_with_usage: 0,
             usage: Usage::default(),
@@ -186,6 +202,10 @@ impl Recorder {
             retries: self.retries,
             reasked: self.reasked,
             splits: self.splits,
+            relabelled: self.relabelled,
+            escalated: self.escalated,
+            escalations_changed: self.escalations_changed,
+            escalations_refused: self.escalations_refused,
             shortened: self.shortened,
             answers_with_usage: self.answers_with_usage,
             prompt_tokens: self.usage.prompt_tokens,

@@ -9,7 +9,31 @@ pub(crate) mod confidence;
 pub(crate) mod read;
 pub(crate) mod schema;
 
+use serde::{Deserialize, Serialize};
+
 use crate::taxonomy::Taxonomy;
+
+/// The form in which the model is asked to answer. It is part of the prompt, so another form is another prompt version.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum AnswerForm {
+    /// An array of objects, `[{"id":1,"category":"sport"}]`, the default: every label stands beside the number of its item.
+    #[default]
+    Objects,
+    /// An array of one bare label, `["sport"]`: about a third of the tokens. For packs of one item only, since labels of
+    /// several items could only be told apart by position.
+    Bare,
+}
+
+impl std::fmt::Display for AnswerForm {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Objects => "objects",
+            Self::Bare => "bare",
+        })
+    }
+}
 
 /// A label that passed every check.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,12 +64,16 @@ pub(crate) enum Fault {
 /// Reads and checks a whole answer: what the pack's items, in order, got.
 pub(crate) fn understand(
     text: &str,
+    form: AnswerForm,
     was_cut: bool,
     tokens: Option<&[confidence::Token]>,
     pack_len: usize,
     taxonomy: &Taxonomy,
 ) -> Vec<Result<Label, Fault>> {
-    let reading = read::read(text, pack_len);
+    let reading = match form {
+        AnswerForm::Objects => read::read(text, pack_len),
+        AnswerForm::Bare => read::read_bare(text),
+    };
     check::check(&reading.objects, pack_len, was_cut, taxonomy)
         .into_iter()
         .map(|checked| {

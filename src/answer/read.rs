@@ -63,17 +63,49 @@ pub(crate) fn read(text: &str, pack_len: usize) -> Reading<'_> {
     Reading { objects: salvage(&text[..end], text, pack_len), strict: false }
 }
 
+/// Reads the label of an answer that is an array of one bare label, as an object with the id 1: strict JSON, bare or
+/// wrapped, or the first array of labels in a dirty text. Two labels give two objects with one id, which the check refuses.
+pub(crate) fn read_bare(text: &str) -> Reading<'_> {
+    #[derive(Deserialize)]
+    struct Label<'a>(#[serde(borrow)] Cow<'a, str>);
+    #[derive(Deserialize)]
+    struct Wrapped<'a> {
+        #[serde(borrow)]
+        items: Vec<Label<'a>>,
+    }
+    let within_bound = text.get(..MAX_BYTES_PER_ITEM).unwrap_or(text);
+    let array = serde_json::from_str::<Vec<Label<'_>>>(within_bound)
+        .or_else(|_| serde_json::from_str::<Wrapped<'_>>(within_bound).map(|wrapped| wrapped.items));
+    let strict = array.is_ok();
+    let labels = array.unwrap_or_else(|_| {
+        let rest = after_thinking(within_bound);
+        let arrays = rest.match_indices('[').take(MAX_STEPS_PER_ITEM).map(|(at, _)| &rest[at..]);
+        let mut arrays = arrays.filter_map(|rest| {
+            let window = rest.get(..MAX_OBJECT_BYTES).unwrap_or(rest);
+            serde_json::Deserializer::from_str(window).into_iter::<Vec<Label<'_>>>().next()?.ok()
+        });
+        arrays.find(|labels| !labels.is_empty()).unwrap_or_default()
+    });
+    let objects = labels.into_iter().map(|Label(label)| Object { id: 1, label_at: place_of(&label, text), label });
+    Reading { objects: objects.collect(), strict }
+}
+
+/// The part of a text after the model's thinking.
+fn after_thinking(text: &str) -> &str {
+    match text.rfind("</think>") {
+        Some(at) => &text[at + "</think>".len()..],
+        // A think block that never ends holds drafts, not an answer.
+        None if text.trim_start().starts_with("<think>") => "",
+        None => text,
+    }
+}
+
 /// Takes whole answer objects out of a text that is not JSON: fenced, with prose around it, after a think block, or cut.
 ///
 /// Objects are taken wherever they stand; if a model wrote a draft before its answer, the ids are repeated and the check
 /// refuses them.
 fn salvage<'a>(text: &'a str, whole: &'a str, pack_len: usize) -> Vec<Object<'a>> {
-    let mut rest = match text.rfind("</think>") {
-        Some(at) => &text[at + "</think>".len()..],
-        // A think block that never ends holds drafts, not an answer.
-        None if text.trim_start().starts_with("<think>") => "",
-        None => text,
-    };
+    let mut rest = after_thinking(text);
     let mut objects = Vec::new();
     for _ in 0..MAX_STEPS_PER_ITEM.saturating_mul(pack_len.max(1)) {
         let Some(start) = rest.find('{') else { break };
@@ -105,11 +137,13 @@ fn object<'a>(json: &'a str, whole: &str) -> Option<Object<'a>> {
     let id = fields.id.get();
     let digits = id.strip_prefix('"').and_then(|id| id.strip_suffix('"')).unwrap_or(id);
     let id = if digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse().ok()? } else { return None };
-    let label_at = match &fields.category {
-        Cow::Borrowed(label) => (label.as_ptr() as usize).checked_sub(whole.as_ptr() as usize),
-        Cow::Owned(_) => None,
-    };
-    Some(Object { id, label: fields.category, label_at })
+    Some(Object { id, label_at: place_of(&fields.category, whole), label: fields.category })
+}
+
+/// The byte in the text where a label begins that is a part of it; none for a label that had escapes.
+fn place_of(label: &str, text: &str) -> Option<usize> {
+    let at = (label.as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
+    (at.checked_add(label.len())? <= text.len()).then_some(at)
 }
 
 #[cfg(test)]
@@ -182,6 +216,26 @@ mod tests {
         ] {
             assert_eq!(pairs(text), [], "{text}");
         }
+    }
+
+    #[test]
+    fn a_bare_label_is_read_with_its_place() {
+        let labels = |text| {
+            let reading = read_bare(text);
+            reading.objects.iter().for_each(|object| {
+                let at = object.label_at.unwrap();
+                assert_eq!(text[at..at + object.label.len()], object.label);
+            });
+            (reading.strict, reading.objects.into_iter().map(|object| object.label.into_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(labels(r#"["sport"]"#), (true, vec!["sport".to_owned()]));
+        assert_eq!(labels(r#"{"items": ["sport"]}"#), (true, vec!["sport".to_owned()]));
+        assert_eq!(labels(r#"["sport", "business"]"#).1.len(), 2);
+        assert_eq!(labels("<think>[\"a\"]</think>It is [1]: ```[\"sport\"]```"), (false, vec!["sport".to_owned()]));
+        for text in ["", "sport", "\"sport\"", "[]", "[1]", "[\"sport\"", "[{\"id\":1,\"category\":\"a\"}]", "[null]"] {
+            assert_eq!(labels(text).1, [""; 0], "{text}");
+        }
+        assert!(read_bare(&"[".repeat(400_000)).objects.is_empty());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use schemars::{JsonSchema, schema_for};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use super::AnswerForm;
 use crate::server::StructuredOutput;
 use crate::taxonomy::Taxonomy;
 
@@ -25,6 +26,7 @@ struct AnswerObject {
 /// the server's grammar cache hits.
 #[derive(Debug)]
 pub(crate) struct Schemas {
+    answer_form: AnswerForm,
     labels: Vec<String>,
     made: Mutex<Vec<Made>>,
 }
@@ -33,9 +35,9 @@ pub(crate) struct Schemas {
 type Made = ((usize, StructuredOutput), Arc<RawValue>);
 
 impl Schemas {
-    pub(crate) fn new(taxonomy: &Taxonomy) -> Self {
+    pub(crate) fn new(taxonomy: &Taxonomy, answer_form: AnswerForm) -> Self {
         let labels = taxonomy.categories().map(|category| category.id.to_string()).collect();
-        Self { labels, made: Mutex::default() }
+        Self { answer_form, labels, made: Mutex::default() }
     }
 
     /// The `response_format` for an answer to `pack_len` items; none when the answer is not held to any form.
@@ -50,12 +52,11 @@ impl Schemas {
     }
 
     fn format(&self, pack_len: usize, form: StructuredOutput) -> Option<Value> {
-        let mut object = schema_for!(AnswerObject).to_value();
-        simplify(&mut object);
-        object["properties"]["id"]["minimum"] = json!(1);
-        object["properties"]["id"]["maximum"] = json!(pack_len);
-        object["properties"]["category"]["enum"] = json!(self.labels);
-        let array = json!({"type": "array", "items": object, "minItems": pack_len, "maxItems": pack_len});
+        let element = match self.answer_form {
+            AnswerForm::Objects => self.object(pack_len),
+            AnswerForm::Bare => json!({"type": "string", "enum": self.labels}),
+        };
+        let array = json!({"type": "array", "items": element, "minItems": pack_len, "maxItems": pack_len});
         let schema = match form {
             StructuredOutput::JsonSchema => array,
             StructuredOutput::JsonSchemaObject => json!({
@@ -68,6 +69,15 @@ impl Schemas {
             StructuredOutput::None => return None,
         };
         Some(json!({"type": "json_schema", "json_schema": {"name": "categories", "strict": true, "schema": schema}}))
+    }
+
+    fn object(&self, pack_len: usize) -> Value {
+        let mut object = schema_for!(AnswerObject).to_value();
+        simplify(&mut object);
+        object["properties"]["id"]["minimum"] = json!(1);
+        object["properties"]["id"]["maximum"] = json!(pack_len);
+        object["properties"]["category"]["enum"] = json!(self.labels);
+        object
     }
 }
 
@@ -152,28 +162,36 @@ mod tests {
     use super::*;
     use crate::Category;
 
-    fn schemas() -> Schemas {
+    fn schemas(answer_form: AnswerForm) -> Schemas {
         let categories = [Category::new("sport", "S", "Games."), Category::new("other", "O", "None.")];
-        Schemas::new(&Taxonomy::new("t", "1", categories).unwrap())
+        Schemas::new(&Taxonomy::new("t", "1", categories).unwrap(), answer_form)
     }
 
     #[test]
     fn the_array_is_bounded_by_items_and_labels() {
         assert_eq!(
-            schemas().response_format(3, StructuredOutput::JsonSchema).unwrap().get(),
+            schemas(AnswerForm::Objects).response_format(3, StructuredOutput::JsonSchema).unwrap().get(),
             r#"{"type":"json_schema","json_schema":{"name":"categories","strict":true,"schema":{"type":"array","items":{"type":"object","properties":{"id":{"type":"integer","minimum":1,"maximum":3},"category":{"type":"string","enum":["sport","other"]}},"required":["id","category"],"additionalProperties":false},"minItems":3,"maxItems":3}}}"#
         );
     }
 
     #[test]
     fn an_object_root_wraps_the_array() {
-        let format = schemas().response_format(1, StructuredOutput::JsonSchemaObject).unwrap();
+        let format = schemas(AnswerForm::Objects).response_format(1, StructuredOutput::JsonSchemaObject).unwrap();
         assert!(format.get().contains(r#""schema":{"type":"object","properties":{"items":{"type":"array""#));
     }
 
     #[test]
+    fn bare_labels_are_strings() {
+        let format = schemas(AnswerForm::Bare).response_format(1, StructuredOutput::JsonSchema).unwrap();
+        assert!(format.get().contains(
+            r#""schema":{"type":"array","items":{"type":"string","enum":["sport","other"]},"minItems":1,"maxItems":1}"#
+        ));
+    }
+
+    #[test]
     fn one_schema_per_length_is_made_once() {
-        let schemas = schemas();
+        let schemas = schemas(AnswerForm::Objects);
         let format = |length| schemas.response_format(length, StructuredOutput::JsonSchema).unwrap();
         let first = format(2);
         assert!(Arc::ptr_eq(&first, &format(2)));

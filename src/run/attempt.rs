@@ -56,7 +56,14 @@ pub(super) async fn attempt(shared: Arc<Shared>, texts: Vec<Arc<CleanText>>, adm
             }
             let was_cut = completion.finish == Finish::Length;
             let tokens = completion.tokens.as_deref();
-            let labels = answer::understand(&completion.text, was_cut, tokens, texts.len(), &shared.taxonomy);
+            let labels = answer::understand(
+                &completion.text,
+                shared.settings.answer_form,
+                was_cut,
+                tokens,
+                texts.len(),
+                &shared.taxonomy,
+            );
             AttemptResult::Answered { labels, latency, usage: completion.usage }
         }
     };

@@ -8,6 +8,7 @@ use tracing::Span;
 
 use crate::answer::Fault;
 use crate::error::{Failure, FailureKind, ItemError, ItemErrorKind};
+use crate::outcome::Assignment;
 use crate::prompt::clean::CleanText;
 
 /// An item that is not settled yet.
@@ -26,6 +27,15 @@ pub(crate) struct Item {
     pub(crate) alone: bool,
     pub(crate) first_attempt: Option<Instant>,
     pub(crate) last_failure: Option<Failure>,
+    /// The first answer, if it was not sure enough, and what came of asking again so far.
+    pub(crate) escalated: Option<Box<Escalated>>,
+}
+
+/// An item that is asked again since its first answer was not sure enough.
+#[derive(Clone, Debug)]
+pub(crate) struct Escalated {
+    pub(crate) first: Assignment,
+    pub(crate) later: Vec<Assignment>,
 }
 
 impl Item {
@@ -40,6 +50,7 @@ impl Item {
             alone: false,
             first_attempt: None,
             last_failure: None,
+            escalated: None,
         }
     }
 
@@ -70,16 +81,36 @@ pub(crate) struct Pack {
     pub(crate) answers_seen: u64,
     /// The span of its attempts; halves share it.
     pub(crate) span: Span,
+    /// Which endpoints it goes to.
+    pub(crate) tier: Tier,
+}
+
+/// Which endpoints are asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Tier {
+    /// Those of all items.
+    #[default]
+    First,
+    /// The one with the stronger model, for items whose first answer was not sure enough.
+    Stronger,
 }
 
 impl Pack {
     pub(crate) fn new(items: Vec<Item>) -> Self {
-        Self { items, transport_failures: 0, waits: 0, avoid: None, answers_seen: 0, span: Span::none() }
+        Self {
+            items,
+            transport_failures: 0,
+            waits: 0,
+            avoid: None,
+            answers_seen: 0,
+            span: Span::none(),
+            tier: Tier::First,
+        }
     }
 
     /// A request with a made-up item whose only purpose is to find out whether the server works.
-    pub(crate) fn canary() -> Self {
-        Self::new(Vec::new())
+    pub(crate) fn canary(tier: Tier) -> Self {
+        Self { tier, ..Self::new(Vec::new()) }
     }
 
     pub(crate) fn len(&self) -> usize {

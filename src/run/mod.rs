@@ -11,7 +11,9 @@
 //! an item from the source only when there is room, so a slow consumer slows the source down.
 
 mod attempt;
+mod escalate;
 mod job;
+mod lane;
 mod packer;
 mod settle;
 
@@ -29,12 +31,16 @@ use tokio::time::{Instant, Sleep};
 use tracing::{Instrument, Span};
 
 use self::attempt::{Finished, attempt, items_tokens};
-use self::job::{Item, Pack};
+use self::job::{Item, Pack, Tier};
+use self::lane::Lane;
 use self::packer::Packer;
 use crate::NewsItem;
+use crate::answer::AnswerForm;
 use crate::answer::schema::Schemas;
+use crate::calibration::{self, PriorCounts};
 use crate::dedup::{Dedup, Seen};
 use crate::error::{Error, ItemError, ItemErrorKind};
+use crate::escalation::Escalation;
 use crate::limit::budget::RetryBudget;
 use crate::outcome::{Assignment, Outcome};
 use crate::prompt::Prefix;
@@ -53,6 +59,11 @@ pub(crate) struct Shared {
     pub(crate) estimator: TokenEstimator,
     pub(crate) tokens: Option<Arc<dyn CountTokens>>,
     pub(crate) pool: Arc<Pool>,
+    /// The endpoint with the stronger model, where the escalation has one.
+    pub(crate) stronger: Option<Arc<Pool>>,
+    pub(crate) escalation: Option<Escalation>,
+    /// At most one for each model.
+    pub(crate) calibrations: Vec<calibration::Ready>,
     pub(crate) settings: Settings,
     pub(crate) longest_label_tokens: usize,
 }
@@ -71,6 +82,8 @@ impl std::fmt::Debug for Shared {
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) pack_size: usize,
+    pub(crate) answer_form: AnswerForm,
+    pub(crate) evens_positions: bool,
     pub(crate) item_tokens: usize,
     pub(crate) context_tokens: usize,
     pub(crate) temperature: f32,
@@ -93,11 +106,10 @@ impl Shared {
         AROUND_TOKENS + pack_len * (OBJECT_TOKENS + self.longest_label_tokens)
     }
 
-    /// The estimated tokens that the texts and frames of a pack may take.
-    fn pack_budget_tokens(&self) -> usize {
+    /// The estimated tokens that the texts and frames of a pack of so many items may take.
+    fn pack_budget_tokens(&self, pack_size: usize) -> usize {
         let context = self.pool.context_tokens().unwrap_or(usize::MAX).min(self.settings.context_tokens);
-        let around = self.estimator.predict(self.prefix.tokens(), CLOSING_TOKENS)
-            + self.max_output_tokens(self.settings.pack_size);
+        let around = self.estimator.predict(self.prefix.tokens(), CLOSING_TOKENS) + self.max_output_tokens(pack_size);
         // A tenth stays free, since these are estimates.
         let free = context.saturating_sub(around) * 9 / 10;
         let one_estimated = self.estimator.predict(0, 1_000).max(1);
@@ -146,18 +158,22 @@ const MOST_WAITING_OUTCOMES: usize = 64;
 const QUEUE_WATCH_PERIOD: Duration = Duration::from_secs(1);
 /// How long a retry that the budget does not allow now waits before it asks again.
 const BUDGET_PAUSE: Duration = Duration::from_millis(500);
+/// How long an item that is asked again at a stronger model waits for others to share its request: longer than at first,
+/// since such items are few.
+const STRONGER_PACK_WAIT: Duration = Duration::from_secs(1);
 
 /// One run over a stream of items.
 pub(crate) struct Run<S> {
     shared: Arc<Shared>,
+    /// The most items of a new pack.
+    pack_size: usize,
+    /// Whether unsure answers are asked again.
+    escalates: bool,
     source: Option<Pin<Box<S>>>,
-    packer: Packer,
-    /// Packs that go next, before new ones.
-    ready: VecDeque<Pack>,
+    /// One for each tier.
+    lanes: Vec<Lane>,
     /// Packs that wait for their time.
     delayed: Vec<(Instant, Pack)>,
-    /// The pack that waits for a place.
-    admitting: Option<(Pack, BoxFuture<'static, Result<Admission, Error>>)>,
     attempts: JoinSet<Finished>,
     in_flight: HashMap<Id, Pack>,
     /// The look at a server's queue that is under way.
@@ -165,6 +181,12 @@ pub(crate) struct Run<S> {
     queue_seen_at: Option<Instant>,
     outcomes: VecDeque<Outcome>,
     dedup: Dedup,
+    /// What the model gives each label at each position, where positions are to be evened out.
+    priors: PriorCounts,
+    /// The requests for first answers, and those that escalation has cost so far.
+    first_requests: u64,
+    escalation_requests: f64,
+    stronger_is_lost: bool,
     budget: RetryBudget,
     random: fastrand::Rng,
     recorder: Recorder,
@@ -180,21 +202,40 @@ pub(crate) struct Run<S> {
 
 impl<S: Stream<Item = NewsItem>> Run<S> {
     pub(crate) fn new(shared: Arc<Shared>, source: S, stop: &Stop) -> Self {
+        let pack_size = shared.settings.pack_size;
+        Self::with_pack_size(shared, source, stop, pack_size, true)
+    }
+
+    /// A run whose packs have another size than the settings say.
+    pub(crate) fn with_pack_size(
+        shared: Arc<Shared>,
+        source: S,
+        stop: &Stop,
+        pack_size: usize,
+        escalates: bool,
+    ) -> Self {
         shared.pool.begin_run();
         let settings = &shared.settings;
+        let first = Lane::new(Arc::clone(&shared.pool), Packer::new(pack_size, settings.pack_wait));
+        let stronger = shared.stronger.as_ref().map(|pool| {
+            pool.begin_run();
+            Lane::new(Arc::clone(pool), Packer::new(pack_size, STRONGER_PACK_WAIT))
+        });
         Self {
-            packer: Packer::new(settings.pack_size, settings.pack_wait),
+            lanes: std::iter::once(first).chain(stronger).collect(),
             random: settings.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed),
             source: Some(Box::pin(source)),
-            ready: VecDeque::new(),
             delayed: Vec::new(),
-            admitting: None,
             attempts: JoinSet::new(),
             in_flight: HashMap::new(),
             queue_watch: JoinSet::new(),
             queue_seen_at: None,
             outcomes: VecDeque::new(),
             dedup: Dedup::default(),
+            priors: PriorCounts::new(shared.taxonomy.len()),
+            first_requests: 0,
+            escalation_requests: 0.0,
+            stronger_is_lost: false,
             budget: RetryBudget::default(),
             recorder: Recorder::new(),
             span: tracing::debug_span!(
@@ -202,12 +243,14 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
                 taxonomy = shared.taxonomy.hash(),
                 prompt_version = %shared.prefix.version(),
                 endpoints = shared.pool.len(),
-                pack_size = settings.pack_size,
+                pack_size,
             ),
             unsettled: 0,
             stopped: stop.stopped(),
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             error: None,
+            pack_size,
+            escalates,
             shared,
         }
     }
@@ -265,12 +308,15 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
 
     fn poll_admission(&mut self, cx: &mut Context<'_>) -> bool {
         let mut has_changed = false;
-        loop {
-            self.send_on();
-            let Some((_, admission)) = &mut self.admitting else { break };
-            let Poll::Ready(admission) = admission.as_mut().poll(cx) else { break };
-            self.admitted(admission);
-            has_changed = true;
+        self.wake_delayed();
+        for tier in [Tier::First, Tier::Stronger].into_iter().take(self.lanes.len()) {
+            loop {
+                self.send_on(tier);
+                let Some((_, admission)) = &mut self.lane(tier).admitting else { break };
+                let Poll::Ready(admission) = admission.as_mut().poll(cx) else { break };
+                self.admitted(tier, admission);
+                has_changed = true;
+            }
         }
         has_changed
     }
@@ -284,7 +330,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        self.recorder.snapshot(self.shared.pool.snapshots())
+        let stronger = self.shared.stronger.iter().flat_map(|pool| pool.snapshots());
+        self.recorder.snapshot(self.shared.pool.snapshots().into_iter().chain(stronger).collect())
     }
 
     pub(crate) fn error(&self) -> Option<&Error> {
@@ -293,7 +340,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
 
     /// How many items may be on their way.
     fn room(&self) -> usize {
-        (PACKS_PER_PLACE * self.shared.pool.capacity() + PACKS_ASIDE) * self.shared.settings.pack_size
+        (PACKS_PER_PLACE * self.shared.pool.capacity() + PACKS_ASIDE) * self.pack_size
     }
 
     fn take_in(&mut self, item: NewsItem) {
@@ -311,14 +358,23 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             None => text,
         };
         match self.dedup.see(&text, index, &item.id) {
-            Seen::New => self.packer.push(Item::new(index, item.id, text)),
+            Seen::New => self.lane(Tier::First).packer.push(Item::new(index, item.id, text)),
             Seen::Waits => {}
             Seen::Answered(outcome) => self.emit(*outcome),
         }
     }
 
-    /// Moves packs whose time has come, and starts waiting for a place for the next one.
-    fn send_on(&mut self) {
+    fn lane(&mut self, tier: Tier) -> &mut Lane {
+        let at = match tier {
+            Tier::First => 0,
+            // A run without such an endpoint has no pack for it.
+            Tier::Stronger => self.lanes.len() - 1,
+        };
+        &mut self.lanes[at]
+    }
+
+    /// Moves packs whose time has come.
+    fn wake_delayed(&mut self) {
         if self.error.is_some() {
             return;
         }
@@ -330,23 +386,24 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             } else if self.budget.withdraw() {
                 self.recorder.retries += 1;
                 let (_, pack) = self.delayed.swap_remove(at);
-                self.ready.push_back(pack);
+                self.lane(pack.tier).ready.push_back(pack);
             } else {
                 self.delayed[at].0 = now + BUDGET_PAUSE;
                 at += 1;
             }
         }
-        if self.admitting.is_some() {
+    }
+
+    /// Starts waiting for a place for the next pack.
+    fn send_on(&mut self, tier: Tier) {
+        if self.error.is_some() || self.lane(tier).admitting.is_some() {
             return;
         }
-        let Some(pack) = self.ready.pop_front().or_else(|| self.new_pack()) else { return };
+        let Some(pack) = self.lane(tier).ready.pop_front().or_else(|| self.new_pack(tier)) else { return };
         let texts = self.texts_of(&pack);
         let prompt = self.shared.estimator.predict(self.shared.prefix.tokens(), items_tokens(&texts));
         let tokens = u32::try_from(prompt + self.shared.max_output_tokens(texts.len())).unwrap_or(u32::MAX);
-        let pool = Arc::clone(&self.shared.pool);
-        let avoid = pack.avoid;
-        let admission = async move { pool.admit(tokens, avoid).await };
-        self.admitting = Some((pack, Box::pin(admission)));
+        self.lane(tier).admit(pack, tokens);
     }
 
     /// The texts of a pack; those of a canary are made up from the taxonomy.
@@ -363,16 +420,22 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         pack.items.iter().map(|item| Arc::clone(&item.text)).collect()
     }
 
-    fn new_pack(&mut self) -> Option<Pack> {
+    fn new_pack(&mut self, tier: Tier) -> Option<Pack> {
         // A part-filled pack leaves early only when nothing could still join it.
-        let flush = self.source.is_none() && self.in_flight.is_empty() && self.delayed.is_empty();
-        let flush = flush || (self.source.is_none() && self.packer.len() <= self.shared.settings.pack_size);
-        let mut pack = self.packer.take(self.shared.pack_budget_tokens(), flush)?;
-        if pack.items.iter().any(|item| item.content_failures > 0) {
+        let is_last = self.source.is_none() && self.in_flight.is_empty() && self.delayed.is_empty();
+        let waiting = self.lane(Tier::First).packer.len();
+        let flush = is_last || (self.source.is_none() && tier == Tier::First && waiting <= self.pack_size);
+        let budget_tokens = self.shared.pack_budget_tokens(self.pack_size);
+        let mut pack = self.lane(tier).packer.take(budget_tokens, flush)?;
+        pack.tier = tier;
+        // Positions can be compared only where chance put the items there, whatever the order of the source.
+        let is_shuffled = self.shared.settings.evens_positions;
+        if is_shuffled || pack.items.iter().any(|item| item.content_failures > 0 || item.escalated.is_some()) {
             self.random.shuffle(&mut pack.items);
         }
         if pack.items.iter().all(|item| item.attempts == 0) {
             self.budget.deposit();
+            self.first_requests += 1;
         }
         pack.span = tracing::debug_span!(
             parent: &self.span,
@@ -384,18 +447,21 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         Some(pack)
     }
 
-    fn admitted(&mut self, admission: Result<Admission, Error>) {
-        let Some((mut pack, _)) = self.admitting.take() else { return };
+    fn admitted(&mut self, tier: Tier, admission: Result<Admission, Error>) {
+        let Some((mut pack, _)) = self.lane(tier).admitting.take() else { return };
         let admission = match admission {
             Ok(admission) => admission,
             Err(error) => {
-                self.ready.push_front(pack);
-                return self.end(error);
+                self.lane(tier).ready.push_front(pack);
+                return match tier {
+                    Tier::First => self.end(error),
+                    Tier::Stronger => self.lose_stronger(&error),
+                };
             }
         };
         let now = Instant::now();
         if pack.waits == 0 {
-            pack.answers_seen = self.shared.pool.answers();
+            pack.answers_seen = self.lane(tier).pool.answers();
         }
         for item in &mut pack.items {
             item.attempts += 1;
@@ -430,9 +496,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         tracing::warn!(%error, "the run ends early");
         let is_fatal = !matches!(error, Error::Stopped);
         self.error = Some(error);
-        let mut left: Vec<Item> = self.packer.drain().collect();
-        let packs = self.ready.drain(..).chain(self.delayed.drain(..).map(|(_, pack)| pack));
-        left.extend(packs.chain(self.admitting.take().map(|(pack, _)| pack)).flat_map(|pack| pack.items));
+        let mut left: Vec<Item> = self.lanes.iter_mut().flat_map(Lane::drain).collect();
+        left.extend(self.delayed.drain(..).flat_map(|(_, pack)| pack.items));
         if is_fatal {
             self.attempts = JoinSet::new();
             left.extend(self.in_flight.drain().flat_map(|(_, pack)| pack.items));
@@ -445,11 +510,15 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
 
     fn next_timer(&self) -> Option<Instant> {
         // While a pack waits for a place, no other can be formed.
-        let part_filled = if self.admitting.is_none() { self.packer.deadline() } else { None };
+        let part_filled =
+            self.lanes.iter().filter(|lane| lane.admitting.is_none()).filter_map(|lane| lane.packer.deadline());
         self.delayed.iter().map(|(at, _)| *at).chain(part_filled).min()
     }
 
     fn fail(&mut self, item: Item, kind: ItemErrorKind) {
+        if item.escalated.is_some() {
+            return self.settle_escalated(item);
+        }
         let error = item.error(kind);
         self.settled(item, Err(error));
     }

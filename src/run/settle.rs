@@ -10,9 +10,10 @@ use tokio::time::Instant;
 
 use super::Run;
 use super::attempt::{AttemptResult, Finished};
-use super::job::{Item, Pack, kind_of_failure, kind_of_fault};
+use super::job::{Item, Pack, Tier, kind_of_failure, kind_of_fault};
 use crate::NewsItem;
 use crate::answer::{Fault, Label};
+use crate::calibration;
 use crate::error::{Error, Failure, FailureKind, ItemErrorKind};
 use crate::outcome::{Assignment, Origin};
 use crate::prompt::frame::FRAME_TOKENS;
@@ -61,10 +62,10 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
 
     fn answered(&mut self, pack: Pack, labels: &[Result<Label, Fault>], admission: Admission) {
         let pack_size = pack.len();
-        for (mut item, label) in pack.items.into_iter().zip(labels) {
+        for ((mut item, label), position) in pack.items.into_iter().zip(labels).zip(1..) {
             match label {
-                Ok(label) => match self.assignment(&item, label, pack_size, &admission) {
-                    Some(assignment) => self.settled(item, Ok(assignment)),
+                Ok(label) => match self.assignment(&item, label, pack_size, position, &admission) {
+                    Some(assignment) => self.opinion(item, assignment),
                     None => self.ask_again(item, pack_size, ItemErrorKind::UnknownLabel),
                 },
                 Err(fault) => {
@@ -73,34 +74,80 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
                 }
             }
         }
-        self.watch_queue(admission.at, admission.admitted_at);
+        if pack.tier == Tier::First {
+            self.watch_queue(admission.at, admission.admitted_at);
+        }
         // Also right for a canary, whose single label nobody waits for.
         let is_garbage = labels.iter().all(Result::is_err);
         let latency = admission.admitted_at.elapsed();
         admission.settle(if is_garbage { Signal::Garbage } else { Signal::Answered(latency) });
     }
 
-    fn assignment(&self, item: &Item, label: &Label, pack_size: usize, admission: &Admission) -> Option<Assignment> {
-        let taxonomy = &self.shared.taxonomy;
-        let category = taxonomy.at(label.category)?;
-        let share = |&(position, share): &(usize, f32)| Some((taxonomy.at(position)?.id.clone(), share));
-        let is_other = |&&(position, _): &&(usize, f32)| position != label.category;
+    fn assignment(
+        &mut self,
+        item: &Item,
+        label: &Label,
+        pack_size: usize,
+        position: usize,
+        admission: &Admission,
+    ) -> Option<Assignment> {
         let endpoint = admission.endpoint();
+        let corrected = self.corrected(label, pack_size, position, &endpoint.model);
+        let taxonomy = &self.shared.taxonomy;
+        let written = taxonomy.at(label.category)?;
+        let share = |&(position, share): &(usize, f32)| Some((taxonomy.at(position)?.id.clone(), share));
+        let (probabilities, calibration) = match &corrected {
+            Some((probabilities, version)) => (probabilities, Some(Arc::clone(version))),
+            None => (&label.probabilities, None),
+        };
+        let chosen =
+            corrected.as_ref().and_then(|(shares, _)| shares.first()).map_or(label.category, |(best, _)| *best);
+        let category = taxonomy.at(chosen)?;
+        let is_other = |&&(position, _): &&(usize, f32)| position != chosen;
+        self.recorder.relabelled += u64::from(chosen != label.category);
         Some(Assignment {
             category: category.id.clone(),
             name: category.name.as_str().into(),
             is_fallback: category.fallback,
-            confidence: label.probabilities.iter().find(|share| share.0 == label.category).map(|share| share.1),
-            runners_up: label.probabilities.iter().filter(is_other).take(RUNNERS_UP).filter_map(share).collect(),
+            confidence: probabilities.iter().find(|share| share.0 == chosen).map(|share| share.1),
+            runners_up: probabilities.iter().filter(is_other).take(RUNNERS_UP).filter_map(share).collect(),
+            probabilities: label.probabilities.iter().filter_map(share).collect(),
             origin: Origin {
                 endpoint: Arc::clone(&endpoint.base_url),
                 model: Arc::clone(&endpoint.model),
                 prompt_version: self.shared.prefix.version().clone(),
                 attempts: item.attempts,
                 pack_size,
+                position,
+                written: (chosen != label.category).then(|| written.id.clone()),
+                calibration,
+                first_answer: None,
                 duplicate_of: None,
             },
         })
+    }
+
+    /// The probabilities of a label as a calibration corrects them, with its version; none where there is none.
+    fn corrected(
+        &mut self,
+        label: &Label,
+        pack_size: usize,
+        position: usize,
+        model: &str,
+    ) -> Option<(Vec<(usize, f32)>, Arc<str>)> {
+        if label.probabilities.is_empty() {
+            return None;
+        }
+        if let Some(calibration) = self.shared.calibrations.iter().find(|calibration| calibration.model == model) {
+            let corrected = calibration.correct(&label.probabilities, pack_size, position);
+            return Some((corrected, Arc::clone(&calibration.version)));
+        }
+        if !self.shared.settings.evens_positions {
+            return None;
+        }
+        self.priors.add(pack_size, position, &label.probabilities);
+        let offsets = self.priors.position_offsets(pack_size, position)?;
+        Some((calibration::correct(&label.probabilities, Some(&offsets), 1.0), "stream".into()))
     }
 
     /// An answer to `pack_size` items had no valid label for this one: asks it again with others, then alone, then gives it
@@ -114,9 +161,9 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         if has_been_asked_enough && pack_size == 1 {
             return self.fail(item, kind);
         }
-        item.alone = has_been_asked_enough;
+        item.alone |= has_been_asked_enough;
         self.recorder.reasked += 1;
-        self.packer.push(item);
+        self.push_again(item);
     }
 
     /// The server refuses a single item. It can be wrong by chance, so the item is asked once more, alone.
@@ -130,7 +177,13 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         item.has_been_refused = true;
         item.alone = true;
         self.recorder.reasked += 1;
-        self.packer.push(item);
+        self.push_again(item);
+    }
+
+    /// Lets an item join a pack once more, where it has been last.
+    fn push_again(&mut self, item: Item) {
+        let tier = self.tier_of(&item);
+        self.lane(tier).packer.push(item);
     }
 
     fn failed(
@@ -187,7 +240,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     /// requests were answered, so that a dead server never costs an item.
     fn retry(&mut self, mut pack: Pack, kind: FailureKind) {
         pack.waits += 1;
-        let answers = self.shared.pool.answers();
+        let answers = self.lane(pack.tier).pool.answers();
         // A server that is overloaded or gone says nothing about the pack.
         let is_about_server = matches!(kind, FailureKind::Overloaded | FailureKind::Connect);
         let is_endless = pack.waits > ENDLESS_WAITS;
@@ -203,20 +256,21 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         }
         let bound = FIRST_BACKOFF.saturating_mul(1 << (pack.waits - 1).min(6)).min(LONGEST_BACKOFF);
         let wait = bound.mul_f64(self.random.f64());
-        if !is_about_server && self.has_nothing_else() {
+        if !is_about_server && self.has_nothing_else(pack.tier) {
             // No other request will tell the server from the pack.
-            self.put_first(Pack::canary());
+            self.put_first(Pack::canary(pack.tier));
         }
         self.delayed.push((Instant::now() + wait, pack));
     }
 
-    fn has_nothing_else(&self) -> bool {
-        self.in_flight.is_empty() && self.ready.is_empty() && self.admitting.is_none() && self.packer.len() == 0
+    fn has_nothing_else(&mut self, tier: Tier) -> bool {
+        self.in_flight.values().all(|pack| pack.tier != tier) && self.lane(tier).is_empty()
     }
 
     /// The prompt did not fit: fewer items, then a shorter item, then none.
     fn too_long(&mut self, pack: Pack) {
-        let budget_tokens = self.shared.pack_budget_tokens().saturating_sub(FRAME_TOKENS);
+        let budget_tokens = self.shared.pack_budget_tokens(self.pack_size).saturating_sub(FRAME_TOKENS);
+        let tier = pack.tier;
         self.split_or(pack, |run, mut item| {
             let shorter = (item.text.tokens / 2).min(budget_tokens.max(SHORTEST_TOKENS));
             let text = if shorter < SHORTEST_TOKENS { None } else { item.text.shortened(shorter) };
@@ -224,7 +278,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
                 Some(text) if run.error.is_none() => {
                     run.recorder.shortened += 1;
                     item.text = Arc::new(text);
-                    run.put_first(Pack::new(vec![item]));
+                    run.put_first(Pack { tier, ..Pack::new(vec![item]) });
                 }
                 Some(_) => run.fail(item, ItemErrorKind::NotAttempted),
                 None => run.fail(item, ItemErrorKind::TooLong),
@@ -262,7 +316,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         if pack.span.is_none() {
             pack.span = self.span.clone();
         }
-        self.ready.push_front(pack);
+        self.lane(pack.tier).ready.push_front(pack);
     }
 
     fn fail_all(&mut self, pack: Pack) {

@@ -202,6 +202,11 @@ impl Pool {
         }
     }
 
+    /// The models of the endpoints.
+    pub(crate) fn models(&self) -> impl Iterator<Item = &str> {
+        self.endpoints.iter().map(|endpoint| &*endpoint.model)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.endpoints.len()
     }

@@ -1,6 +1,6 @@
 //! Entry points to the readers of server bytes, for the fuzz targets. Each checks what must hold for any input.
 
-use crate::answer;
+use crate::answer::{self, AnswerForm};
 use crate::server::{Attempt, Response, Verdict, judge};
 use crate::taxonomy::Taxonomy;
 
@@ -9,7 +9,9 @@ use crate::taxonomy::Taxonomy;
 /// # Panics
 /// When the reader breaks its contract: one result for each item, each label of the taxonomy.
 pub fn read_answer(text: &str, pack_len: usize, was_cut: bool, taxonomy: &Taxonomy) -> Vec<Option<String>> {
-    let labels = answer::understand(text, was_cut, None, pack_len, taxonomy);
+    let bare = answer::understand(text, AnswerForm::Bare, was_cut, None, 1, taxonomy);
+    assert_eq!(bare.len(), 1, "one result for the item");
+    let labels = answer::understand(text, AnswerForm::Objects, was_cut, None, pack_len, taxonomy);
     assert_eq!(labels.len(), pack_len, "one result for each item");
     let id_of = |category| taxonomy.at(category).map(|category| category.id.to_string());
     labels.into_iter().map(|label| label.ok().map(|label| id_of(label.category).expect("a known category"))).collect()
@@ -26,7 +28,8 @@ pub fn read_response(http_status: u16, body: &[u8], pack_len: usize, taxonomy: &
     match judge(Attempt::Response(response), &"http://fuzz".into(), "the text of the request", Some(KEY)) {
         Verdict::Answer(completion) => {
             let tokens = completion.tokens.as_deref();
-            for label in answer::understand(&completion.text, false, tokens, pack_len, taxonomy).into_iter().flatten() {
+            let labels = answer::understand(&completion.text, AnswerForm::Objects, false, tokens, pack_len, taxonomy);
+            for label in labels.into_iter().flatten() {
                 assert!(label.probabilities.iter().all(|(_, share)| (0.0..=1.0).contains(share)), "a probability");
                 let sum: f32 = label.probabilities.iter().map(|(_, share)| share).sum();
                 assert!(sum <= 1.001, "probabilities add up to {sum}");

@@ -33,6 +33,39 @@ impl Reply {
         Self::text(&serde_json::Value::from(objects).to_string())
     }
 
+    /// Labels with log-probabilities, for the items 1, 2, 3, … of a pack, at once: for each item the probabilities of the
+    /// labels, of which the most probable is written.
+    pub fn probabilities<'a>(items: impl IntoIterator<Item = Vec<(&'a str, f64)>>) -> Self {
+        let token = |text: &str, logprob: f64, others: &[(&str, f64)]| {
+            let other = |(text, share): &(&str, f64)| serde_json::json!({"token": text, "logprob": share.ln()});
+            let others: Vec<_> = others.iter().map(other).collect();
+            serde_json::json!({"token": text, "logprob": logprob, "top_logprobs": others})
+        };
+        let (mut text, mut tokens) = (String::new(), Vec::new());
+        let mut push = |part: &str, share: f64, others: &[(&str, f64)]| {
+            text.push_str(part);
+            tokens.push(token(part, share.ln(), others));
+        };
+        for (id, shares) in (1..).zip(items) {
+            let best = shares.iter().copied().reduce(|a, b| if b.1 > a.1 { b } else { a });
+            let Some((label, share)) = best else { continue };
+            let before = if id == 1 { "[" } else { "," };
+            push(&format!("{before}{{\"id\":{id},\"category\":\""), 1.0, &[]);
+            push(label, share, &shares);
+            push("\"}", 1.0, &[]);
+        }
+        push("]", 1.0, &[]);
+        let body = serde_json::json!({
+            "choices": [{
+                "message": {"role": "assistant", "content": text},
+                "logprobs": {"content": tokens},
+                "finish_reason": "stop",
+            }],
+            "usage": {"prompt_tokens": 100, "completion_tokens": tokens.len()},
+        });
+        Self::response(Response::new(200, body.to_string()))
+    }
+
     /// A status with a body, at once.
     pub fn status(http_status: u16, body: &str) -> Self {
         Self::response(Response::new(http_status, body.to_owned()))

@@ -10,6 +10,7 @@ mod failures;
 mod faults;
 mod prompt;
 mod props;
+mod quality;
 mod run;
 mod sockets;
 mod spans;

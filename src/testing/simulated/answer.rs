@@ -18,6 +18,8 @@ pub(super) struct Draft {
     pub(super) objects: Vec<DraftObject>,
     /// The array stands in `{"items": …}`.
     pub(super) is_wrapped: bool,
+    /// The array is of bare labels.
+    pub(super) is_bare: bool,
     /// Text before and after the JSON.
     pub(super) before: String,
     pub(super) after: String,
@@ -43,7 +45,7 @@ pub(super) struct Style<'a> {
 }
 
 /// Ends the label and its object, in one token.
-const END: &str = "\"}";
+const OBJECT_END: &str = "\"}";
 /// The log-probability of a token that could hardly be another.
 const SURE: f64 = -0.000_1;
 /// The share of all tokens that lead to no label, as a real model has them where its grammar forbids them.
@@ -71,7 +73,12 @@ impl Draft {
             if number > 0 {
                 push(&mut out, ",");
             }
-            object.write(&mut out, style, number > 0);
+            if self.is_bare {
+                push(&mut out, if style.blanks && number > 0 { " \"" } else { "\"" });
+                object.write_label(&mut out, style.labels, "\"");
+            } else {
+                object.write(&mut out, style, number > 0);
+            }
         }
         push(&mut out, if self.is_wrapped { "]}" } else { "]" });
         push_text(&mut out, &self.after);
@@ -91,20 +98,20 @@ impl DraftObject {
         } else {
             push_all(out, &[",\"", "category", "\":\""]);
         }
-        self.write_label(out, style.labels);
+        self.write_label(out, style.labels, OBJECT_END);
     }
 
     /// Writes the label and what ends it. At each token the alternatives are the next tokens of all labels that begin
     /// with what stands there already.
-    fn write_label(&self, out: &mut Vec<Token>, labels: &[String]) {
+    fn write_label(&self, out: &mut Vec<Token>, labels: &[String], end: &str) {
         if !labels.contains(&self.label) || self.shares.len() != labels.len() {
             push_text(out, &self.label);
-            push(out, END);
+            push(out, end);
             return;
         }
         let mut open: Vec<usize> = (0..labels.len()).collect();
-        for (step, written) in label_tokens(&self.label).enumerate() {
-            let next = |label: usize| label_tokens(&labels[label]).nth(step).unwrap_or(END);
+        for (step, written) in label_tokens(&self.label, end).enumerate() {
+            let next = |label: usize| label_tokens(&labels[label], end).nth(step).unwrap_or(end);
             let total: f64 = open.iter().map(|&label| self.shares[label]).sum();
             let mut mass: Vec<(String, f64)> = Vec::new();
             for &label in &open {
@@ -130,7 +137,7 @@ impl DraftObject {
 }
 
 /// The tokens of a label: one for each of its words, the hyphen with the word after it, and then its end.
-fn label_tokens(label: &str) -> impl Iterator<Item = &str> {
+fn label_tokens<'a>(label: &'a str, end: &'a str) -> impl Iterator<Item = &'a str> {
     let mut rest = label;
     let words = std::iter::from_fn(move || {
         let at = rest.get(1..).and_then(|tail| tail.find('-')).map_or(rest.len(), |at| at + 1);
@@ -138,7 +145,7 @@ fn label_tokens(label: &str) -> impl Iterator<Item = &str> {
         rest = after;
         (!word.is_empty()).then_some(word)
     });
-    words.chain(std::iter::once(END))
+    words.chain(std::iter::once(end))
 }
 
 /// A token without alternatives.
@@ -178,7 +185,7 @@ mod tests {
 
     fn draft(shares: [f64; 5], is_wrapped: bool) -> Draft {
         let objects = (1..=2).map(|id| DraftObject::new(id, &labels(), shares.to_vec())).collect();
-        Draft { objects, is_wrapped, before: String::new(), after: String::new() }
+        Draft { objects, is_wrapped, is_bare: false, before: String::new(), after: String::new() }
     }
 
     fn text(tokens: &[Token]) -> String {
@@ -197,6 +204,15 @@ mod tests {
         ] {
             assert_eq!(text(&draft_of(is_wrapped).write(Style { labels: &labels, blanks })), expected);
         }
+    }
+
+    #[test]
+    fn bare_labels_are_strings() {
+        let mut draft = draft([0.1, 0.5, 0.2, 0.1, 0.1], false);
+        draft.is_bare = true;
+        let labels = labels();
+        let tokens = draft.write(Style { labels: &labels, blanks: true });
+        assert_eq!(text(&tokens), r#"["sci-tech", "sci-tech"]"#);
     }
 
     #[test]
@@ -219,7 +235,7 @@ mod tests {
         assert!((total - 1.0).abs() < 1e-3);
         assert_eq!(tokens[at + 1].text, "-tech");
         let second: Vec<_> = tokens[at + 1].alternatives.iter().map(|(token, _)| token.as_str()).collect();
-        assert_eq!(second, ["-tech", END]);
+        assert_eq!(second, ["-tech", OBJECT_END]);
         let joint = (first.logprob + tokens[at + 1].logprob + tokens[at + 2].logprob).exp();
         assert!((joint - 0.45 * (1.0 - STRAY_SHARE)).abs() < 1e-3, "{joint}");
     }

@@ -213,7 +213,13 @@ impl Inner {
             Format::Text => prompt::asks_for_wrapped(&ask.message),
             _ => ask.format.root_is_object(),
         };
-        Draft { objects: items.iter().map(object).collect(), is_wrapped, before: String::new(), after: String::new() }
+        Draft {
+            objects: items.iter().map(object).collect(),
+            is_wrapped,
+            is_bare: ask.format.is_bare(&ask.prefix),
+            before: String::new(),
+            after: String::new(),
+        }
     }
 
     /// Lets the request wait, and then run.

@@ -40,6 +40,8 @@ pub(super) enum Format {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct SchemaFacts {
     pub(super) root_is_object: bool,
+    /// The array is of bare labels, not of objects.
+    pub(super) is_bare: bool,
     /// The labels that `category` may have; empty when the schema does not say.
     pub(super) labels: Vec<String>,
 }
@@ -151,6 +153,14 @@ impl Format {
         }
     }
 
+    /// Whether the answer is an array of bare labels: as the schema says, else as the example at the end of the prompt does.
+    pub(super) fn is_bare(&self, prefix: &str) -> bool {
+        match self {
+            Self::Text | Self::JsonObject => prefix.trim_end().ends_with("\"]"),
+            Self::JsonSchema(schema) => schema.is_bare,
+        }
+    }
+
     /// Whether the answer must be an object at its top.
     pub(super) fn root_is_object(&self) -> bool {
         match self {
@@ -165,9 +175,11 @@ impl SchemaFacts {
     fn read(schema: &Value) -> Self {
         let root_is_object = schema["type"] == "object";
         let array = if root_is_object { &schema["properties"]["items"] } else { schema };
-        let labels = array["items"]["properties"]["category"]["enum"].as_array();
+        let is_bare = array["items"]["type"] == "string";
+        let label = if is_bare { &array["items"] } else { &array["items"]["properties"]["category"] };
+        let labels = label["enum"].as_array();
         let labels = labels.into_iter().flatten().filter_map(|label| label.as_str().map(str::to_owned)).collect();
-        Self { root_is_object, labels }
+        Self { root_is_object, is_bare, labels }
     }
 }
 
@@ -194,10 +206,13 @@ mod tests {
         assert_eq!((ask.model.as_str(), ask.prefix.as_str(), ask.message.as_str()), ("m", "S", "U"));
         assert_eq!((ask.max_tokens, ask.top_logprobs), (Some(9), Some(20)));
         let labels = vec!["sport".to_owned(), "other".to_owned()];
-        assert_eq!(ask.format, Format::JsonSchema(SchemaFacts { root_is_object: false, labels: labels.clone() }));
+        assert_eq!(
+            ask.format,
+            Format::JsonSchema(SchemaFacts { root_is_object: false, is_bare: false, labels: labels.clone() })
+        );
         let object = json!({"type": "object", "properties": {"items": array}});
         let ask = chat(&body(&format(&object))).unwrap();
-        assert_eq!(ask.format, Format::JsonSchema(SchemaFacts { root_is_object: true, labels }));
+        assert_eq!(ask.format, Format::JsonSchema(SchemaFacts { root_is_object: true, is_bare: false, labels }));
         assert!(ask.format.root_is_object());
     }
 
