@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::outcome::Outcome;
-use crate::taxonomy::CategoryId;
+use crate::calibration::Calibration;
+use crate::outcome::{Assignment, Outcome};
+use crate::taxonomy::{CategoryId, Taxonomy};
 
 /// One item of a labelled set: its true category, and what a setting made of it. It has none of the item's text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,19 +53,59 @@ impl Prediction {
 }
 
 impl GradedItem {
-    /// Grades an outcome.
+    /// Grades an outcome as it is.
     pub fn new(outcome: &Outcome, truth: CategoryId) -> Self {
-        let result = match &outcome.result {
-            Ok(assignment) => Ok(Prediction {
-                category: assignment.category.clone(),
-                confidence: assignment.confidence,
-                probabilities: BTreeMap::new(),
-                position: None,
+        Self::of(outcome, truth, |assignment| (assignment.category.clone(), assignment.confidence))
+    }
+
+    /// Grades what the model itself had written, before a [calibration](crate::calibration) corrected it.
+    pub fn as_written(outcome: &Outcome, truth: CategoryId) -> Self {
+        Self::of(outcome, truth, |assignment| {
+            let origin = &assignment.origin;
+            if origin.calibration.is_none() {
+                return (assignment.category.clone(), assignment.confidence);
+            }
+            let written = origin.written.as_ref().unwrap_or(&assignment.category);
+            let confidence = assignment.probabilities.iter().find(|(category, _)| category == written);
+            (written.clone(), confidence.map(|(_, share)| *share))
+        })
+    }
+
+    fn of(outcome: &Outcome, truth: CategoryId, answer: impl Fn(&Assignment) -> (CategoryId, Option<f32>)) -> Self {
+        let predict = |assignment: &Assignment| {
+            let (category, confidence) = answer(assignment);
+            Prediction {
+                category,
+                confidence,
+                probabilities: assignment.probabilities.iter().cloned().collect(),
+                position: Some(assignment.origin.position),
                 pack_size: Some(assignment.origin.pack_size),
-            }),
-            Err(error) => Err(error.kind.as_str().to_owned()),
+            }
         };
+        let result = outcome.result.as_ref().map(predict).map_err(|error| error.kind.as_str().to_owned());
         Self { index: outcome.index, id: outcome.id.clone(), truth, result }
+    }
+
+    /// The same item with the category and the confidence to which a calibration corrects the model's probabilities. Without
+    /// probabilities nothing changes.
+    #[must_use]
+    pub fn corrected(&self, calibration: &Calibration, taxonomy: &Taxonomy) -> Self {
+        let mut item = self.clone();
+        if let Ok(Prediction {
+            category,
+            confidence,
+            probabilities,
+            position: Some(position),
+            pack_size: Some(pack_size),
+        }) = &mut item.result
+        {
+            let given: Vec<_> = probabilities.iter().map(|(category, share)| (category.clone(), *share)).collect();
+            if let Some((best, share)) = calibration.correct(&given, *pack_size, *position, taxonomy).into_iter().next()
+            {
+                (*category, *confidence) = (best, Some(share));
+            }
+        }
+        item
     }
 
     /// Whether the right category was given. A failed item is not right.
@@ -134,6 +175,8 @@ impl TryFrom<Record> for GradedItem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Category;
+    use crate::outcome::tests::assignment;
 
     #[test]
     fn records_are_flat_and_come_back_whole() {
@@ -158,6 +201,38 @@ mod tests {
         assert!(right.is_correct() && !failed.is_correct());
         let error = serde_json::from_str::<GradedItem>(r#"{"index":1,"id":"a","truth":"b"}"#).unwrap_err();
         assert!(error.to_string().starts_with("item 1 must have either"), "{error}");
+    }
+
+    #[test]
+    fn what_was_written_and_what_a_calibration_makes_of_it() {
+        let taxonomy = Taxonomy::new("t", "1", ["a", "b"].map(|id| Category::new(id, id, "Text."))).unwrap();
+        let mut assignment = assignment(&[("a".into(), 0.6), ("b".into(), 0.4)], 3, 2);
+        assignment.category = "b".into();
+        assignment.confidence = Some(0.7);
+        assignment.origin.written = Some("a".into());
+        assignment.origin.calibration = Some("stream".into());
+        let outcome = Outcome { id: "x".into(), index: 0, result: Ok(assignment) };
+        let said = |item: &GradedItem| {
+            let prediction = item.result.clone().unwrap();
+            (prediction.category.to_string(), prediction.confidence.unwrap())
+        };
+        assert_eq!(said(&GradedItem::new(&outcome, "b".into())), ("b".to_owned(), 0.7));
+        let written = GradedItem::as_written(&outcome, "b".into());
+        assert_eq!(said(&written), ("a".to_owned(), 0.6));
+
+        let toml = format!(
+            "format = 1\nmodel = \"m\"\ntaxonomy = {:?}\nprompt_version = \"p\"\ntemperature = 1.0\nlabel_strength = 1.0\n\
+             position_strength = 1.0\n[[prior]]\npack_size = 3\nposition = 2\nitems = 9\nshares = {{ a = 0.8, b = 0.2 }}\n",
+            taxonomy.hash()
+        );
+        let calibration = Calibration::from_toml(&toml).unwrap();
+        // .6/.8 : .4/.2 = .75 : 2
+        let (category, confidence) = said(&written.corrected(&calibration, &taxonomy));
+        assert_eq!(category, "b");
+        assert!((confidence - 2.0 / 2.75).abs() < 1e-3, "{confidence}");
+
+        let unknown = GradedItem { result: Ok(Prediction::new("a")), ..written };
+        assert_eq!(unknown.corrected(&calibration, &taxonomy), unknown);
     }
 
     #[test]

@@ -42,6 +42,7 @@ mod labels;
 mod metrics;
 mod reliability;
 mod report;
+mod sample;
 
 pub use self::compare::Paired;
 pub use self::interval::Interval;
@@ -52,3 +53,4 @@ pub use self::reliability::{RELIABILITY_BINS, Reliability, ReliabilityBin};
 pub use self::report::{
     About, Comparison, Evaluation, FORMAT, ListedCategory, Point, ReadError, Setting, SettingReport, Throughput,
 };
+pub use self::sample::{halves, skewed};

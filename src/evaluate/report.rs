@@ -117,6 +117,9 @@ pub struct Setting {
     /// The calibration that was applied, in words.
     #[serde(default)]
     pub calibration: Option<String>,
+    /// Which items were asked again since their first answer was not sure enough, in words.
+    #[serde(default)]
+    pub escalation: Option<String>,
     /// The part of the items that it is measured on, in words; none for all of them. Settings of different samples are not
     /// compared with each other.
     #[serde(default)]
@@ -127,7 +130,7 @@ impl Setting {
     /// A setting without calibration, on all items.
     pub fn new(name: impl Into<String>, pack_size: usize, answer_form: impl Into<String>) -> Self {
         let (name, answer_form) = (name.into(), answer_form.into());
-        Self { name, pack_size, answer_form, prompt_version: None, calibration: None, sample: None }
+        Self { name, pack_size, answer_form, prompt_version: None, calibration: None, escalation: None, sample: None }
     }
 }
 
@@ -190,6 +193,22 @@ impl Throughput {
                 .map(|(tokens, share)| tokens * share),
             output_tokens_per_item: per_item(stats.output_tokens),
             ..Self::of_seconds(stats.elapsed_s, stats.requests, items)
+        }
+    }
+
+    /// The same run seen on a part of its items, or with other categories for them: the speed is the run's, and of it the
+    /// rates with a category and with the right one are these items' shares.
+    #[must_use]
+    pub fn on_sample(&self, items: &[GradedItem]) -> Self {
+        let asked = items.iter().filter(|item| is_attempted(item)).count();
+        let rate = |is_counted: &dyn Fn(&GradedItem) -> bool| {
+            let count = items.iter().filter(|item| is_counted(item)).count();
+            if asked > 0 { self.items_per_second * count as f64 / asked as f64 } else { 0.0 }
+        };
+        Self {
+            valid_items_per_second: rate(&|item| item.result.is_ok()),
+            correct_items_per_second: rate(&GradedItem::is_correct),
+            ..*self
         }
     }
 
@@ -379,6 +398,16 @@ mod tests {
         let [Comparison { first, second, paired }] = &evaluation.comparisons[..] else { panic!("one pair") };
         assert_eq!((first.as_str(), second.as_str()), ("one", "three"));
         assert_eq!((paired.items, paired.both, paired.only_first, paired.neither), (3, 1, 1, 1));
+    }
+
+    #[test]
+    fn a_part_of_a_run_has_the_speed_of_the_run() {
+        let evaluation = evaluation();
+        let three = &evaluation.settings[1];
+        let part = three.throughput.on_sample(&three.items[1..]);
+        assert_eq!((part.items_per_second, part.seconds), (2.0, 2.0));
+        assert!((part.valid_items_per_second - 4.0 / 3.0).abs() < 1e-9);
+        assert!((part.correct_items_per_second - 2.0 / 3.0).abs() < 1e-9);
     }
 
     #[test]

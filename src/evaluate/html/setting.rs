@@ -49,6 +49,9 @@ fn lead(report: &SettingReport) -> String {
     if let Some(calibration) = &setting.calibration {
         out += &format!(", calibration: {}", escape(calibration));
     }
+    if let Some(escalation) = &setting.escalation {
+        out += &format!(", escalation: {}", escape(escalation));
+    }
     match &setting.prompt_version {
         Some(version) => out + &format!(", prompt {}.", escape(version)),
         None => out + ".",
