@@ -13,6 +13,8 @@
 mod args;
 mod input;
 mod measure;
+mod outputs;
+mod rows;
 mod table;
 
 #[path = "../support/files.rs"]
@@ -26,17 +28,16 @@ mod server;
 #[path = "../categorize/stop.rs"]
 mod stop;
 
-use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
 use slugline::evaluate::{About, Evaluation, Setting, match_labels};
-use slugline::{Categorizer, NewsItem, Taxonomy};
+use slugline::{Categorizer, CategoryId, NewsItem, Stats, Taxonomy};
 
 use self::args::{Args, Planned};
-use self::files::{about, is_same_file};
+use self::outputs::Outputs;
+use self::rows::{Correction, Fitted, Run};
 use self::stop::Stop;
 
 #[tokio::main]
@@ -64,56 +65,145 @@ enum End {
 
 /// Prepares everything, measures, and reports. An error means that it could not start or that nothing could be written.
 async fn run(args: &Args) -> Result<End, String> {
-    refuse_overwriting(args)?;
+    outputs::refuse_overwriting(args)?;
     let taxonomy = Taxonomy::load(&args.taxonomy).map_err(|error| error.to_string())?;
     let settings = args.settings(|skipped| say(&skipped));
+    let Some(first) = settings.first() else {
+        return Err("no setting is left to measure; --pack-sizes and --answers name them".to_owned());
+    };
+    if args.fit.is_some() && settings.iter().any(|planned| planned.form != first.form) {
+        return Err(
+            "--fit takes one form of the answer: each has a prompt of its own, and a calibration is for one".to_owned()
+        );
+    }
     // All of them before the first is run: a mistake in the last must not cost the time of the others.
     let categorizers =
         settings.iter().map(|planned| args.categorizer(&taxonomy, *planned)).collect::<Result<Vec<_>, _>>()?;
-    if categorizers.is_empty() {
-        return Err("no setting is left to measure; --pack-sizes and --answers name them".to_owned());
-    }
     let labelled = input::read(&args.input, &args.label_field, args.limit.unwrap_or(usize::MAX))?;
     let truths = match_labels(&taxonomy, labelled.iter().map(|labelled| (labelled.line, labelled.label.as_str())))
         .map_err(|error| error.to_string())?;
     let items: Vec<NewsItem> = labelled.into_iter().map(|labelled| labelled.item).collect();
     let mut outputs = Outputs::open(args)?;
+    let mut job = Job {
+        args,
+        about: about_run(args, &taxonomy, items.len()),
+        taxonomy,
+        truths,
+        runs: Vec::new(),
+        notes: Vec::new(),
+    };
 
-    let mut evaluation = Evaluation::new(about_run(args, &taxonomy, items.len()), &taxonomy);
     let stop = Stop::default();
     stop::on_signals(&stop, || ());
     let mut stopped_by = None;
     for (number, (planned, categorizer)) in settings.iter().zip(&categorizers).enumerate() {
         say(&format!("setting {} of {}: {}", number + 1, settings.len(), planned.name()));
-        let measured = measure::measure(categorizer, &items, &truths, &stop).await;
-        let was_stopped = || stop.is_stopped().then(|| slugline::Error::Stopped.to_string());
-        stopped_by = measured.stopped_by.or_else(was_stopped);
-        evaluation
-            .add(setting(*planned, categorizer), measured.items, measured.throughput)
-            .map_err(|error| error.to_string())?;
+        let measured = measure::measure(categorizer, &items, &stop).await;
+        stopped_by = measured.stopped_by;
+        let correction = match &stopped_by {
+            None => job.correction(*planned, categorizer).await,
+            Some(_) => Correction::None,
+        };
+        let setting = setting(args, *planned, categorizer, &measured.stats);
+        job.runs.push(Run { setting, outcomes: measured.outcomes, stats: measured.stats, correction });
         if stopped_by.is_some() {
             break;
         }
-        outputs.write(&evaluation)?;
+        outputs.write(&job.evaluation(None)?)?;
     }
     if let Some(reason) = &stopped_by {
-        // A setting that was stopped before its first item has nothing to show.
-        evaluation.settings.retain(|report| report.metrics.items > 0);
-        evaluation.comparisons.retain(|comparison| comparison.paired.items > 0);
-        if evaluation.settings.is_empty() {
-            // Earlier reports are worth more than one without figures.
-            return Err(reason.clone());
-        }
-        evaluation.notes.push(format!("Not finished: {reason}."));
-        outputs.write(&evaluation)?;
+        job.notes.push(format!("Not finished: {reason}."));
     }
+    let fitted = match &args.fit {
+        Some(path) if stopped_by.is_none() => Some((path, job.fit()?)),
+        _ => None,
+    };
+    let mut evaluation = job.evaluation(fitted.as_ref().map(|(_, fitted)| fitted))?;
+    // A setting that was stopped before its first item has nothing to show.
+    evaluation.settings.retain(|report| report.metrics.items > 0);
+    evaluation.comparisons.retain(|comparison| comparison.paired.items > 0);
+    if evaluation.settings.is_empty() {
+        // Earlier reports are worth more than one without figures.
+        return Err(stopped_by.unwrap_or_else(|| "nothing was measured".to_owned()));
+    }
+    outputs.write(&evaluation)?;
     // A closed standard output is no reason to fail: the files are written.
     let _ = write!(io::stdout(), "{}", table::table(&evaluation));
+    if let Some((path, fitted)) = fitted {
+        fitted.calibration.save(path).map_err(|error| error.to_string())?;
+    }
     Ok(match stopped_by {
         Some(reason) => End::Stopped { reason },
         None if evaluation.settings.iter().any(|report| report.metrics.failed > 0) => End::SomeFailed,
         None => End::AllCategorized,
     })
+}
+
+/// What was run so far, and all that is needed to make an evaluation of it.
+struct Job<'a> {
+    args: &'a Args,
+    about: About,
+    taxonomy: Taxonomy,
+    truths: Vec<CategoryId>,
+    runs: Vec<Run>,
+    notes: Vec<String>,
+}
+
+impl Job<'_> {
+    /// What is done to the probabilities of a setting.
+    async fn correction(&mut self, planned: Planned, categorizer: &Categorizer) -> Correction {
+        if self.args.calibration.is_some() {
+            return Correction::Within(", calibrated");
+        }
+        if self.args.even_positions {
+            return Correction::Within(", positions evened");
+        }
+        if !self.args.measure_prior {
+            return Correction::None;
+        }
+        match categorizer.measure_prior().await {
+            Ok(calibration) => Correction::By(Box::new(calibration), ", prior divided out"),
+            Err(error) => {
+                let note = format!("No prior for {}: {error}.", planned.name());
+                say(&note);
+                self.notes.push(note);
+                Correction::None
+            }
+        }
+    }
+
+    /// Fits a calibration, for all settings together.
+    fn fit(&mut self) -> Result<Fitted, String> {
+        let fitted = rows::fit(&self.runs, &self.truths, &self.taxonomy).map_err(|error| error.to_string())?;
+        let calibration = &fitted.calibration;
+        self.notes.push(format!(
+            "Calibration fitted on {} items: temperature {:.2}, label strength {:.2}, position strength {:.2}. All figures are of \
+             the other {}.",
+            fitted.samples,
+            calibration.temperature(),
+            calibration.label_strength(),
+            calibration.position_strength(),
+            fitted.held_out.len(),
+        ));
+        for run in &mut self.runs {
+            run.correction = Correction::By(Box::new(calibration.clone()), ", calibrated");
+        }
+        Ok(fitted)
+    }
+
+    /// The evaluation of what was run so far.
+    fn evaluation(&self, fitted: Option<&Fitted>) -> Result<Evaluation, String> {
+        let held_out = fitted.map(|fitted| fitted.held_out.as_slice());
+        let mut evaluation = Evaluation::new(self.about.clone(), &self.taxonomy);
+        evaluation.notes.clone_from(&self.notes);
+        for part in rows::parts(&self.truths, &self.taxonomy, held_out, self.args.skew) {
+            for run in &self.runs {
+                rows::add(&mut evaluation, run, &self.truths, &part, &self.taxonomy)
+                    .map_err(|error| error.to_string())?;
+            }
+        }
+        Ok(evaluation)
+    }
 }
 
 fn about_run(args: &Args, taxonomy: &Taxonomy, items: usize) -> About {
@@ -125,75 +215,14 @@ fn about_run(args: &Args, taxonomy: &Taxonomy, items: usize) -> About {
     about
 }
 
-fn setting(planned: Planned, categorizer: &Categorizer) -> Setting {
-    let mut setting = Setting::new(planned.name(), planned.pack_size, planned.form.name());
+fn setting(args: &Args, planned: Planned, categorizer: &Categorizer, stats: &Stats) -> Setting {
+    let mut setting = Setting::new(planned.name(), planned.pack_size, planned.form.to_string());
     setting.prompt_version = Some(categorizer.prompt_version().to_string());
+    setting.escalation = args.escalation_words().filter(|_| planned.is_escalated).map(|words| {
+        let Stats { escalated, escalations_changed, escalations_refused, .. } = stats;
+        format!("{words}: {escalated} items, {escalations_changed} changed, {escalations_refused} beyond the share")
+    });
     setting
-}
-
-/// The files that are written.
-struct Outputs<'a>(Vec<Output<'a>>);
-
-struct Output<'a> {
-    path: &'a Path,
-    file: File,
-    form: fn(&Evaluation) -> String,
-}
-
-impl<'a> Outputs<'a> {
-    /// Opens them now, so that a wrong path is no surprise at the end, and leaves what they hold until there is something
-    /// better.
-    fn open(args: &'a Args) -> Result<Self, String> {
-        let html: fn(&Evaluation) -> String = Evaluation::to_html;
-        let forms = [(&args.report, html), (&args.json, json)];
-        let open = |(path, form): (&'a Path, _)| {
-            let file = OpenOptions::new().create(true).write(true).truncate(false).open(path);
-            Ok(Output { path, file: file.map_err(|error| about("create", path, &error))?, form })
-        };
-        forms
-            .into_iter()
-            .filter_map(|(path, form)| Some((path.as_deref()?, form)))
-            .map(open)
-            .collect::<Result<_, _>>()
-            .map(Self)
-    }
-
-    /// Replaces what they hold.
-    fn write(&mut self, evaluation: &Evaluation) -> Result<(), String> {
-        self.0.iter_mut().try_for_each(|output| {
-            replace(&mut output.file, &(output.form)(evaluation)).map_err(|error| about("write", output.path, &error))
-        })
-    }
-}
-
-fn json(evaluation: &Evaluation) -> String {
-    // Cannot fail: there are no maps with keys that are no strings.
-    serde_json::to_string(evaluation).unwrap_or_default() + "\n"
-}
-
-fn replace(file: &mut File, text: &str) -> io::Result<()> {
-    use std::io::Seek;
-
-    // A device or a pipe has no length and no place.
-    if file.metadata()?.is_file() {
-        file.set_len(0)?;
-        file.rewind()?;
-    }
-    file.write_all(text.as_bytes())
-}
-
-fn refuse_overwriting(args: &Args) -> Result<(), String> {
-    let mut targets = Vec::new();
-    targets.extend(args.report.as_ref().map(|path| ("report", path)));
-    targets.extend(args.json.as_ref().map(|path| ("json", path)));
-    let mut needed = vec![("input", &args.input), ("taxonomy", &args.taxonomy)];
-    for (role, target) in targets {
-        if let Some((other, _)) = needed.iter().find(|(_, path)| is_same_file(target, path)) {
-            return Err(format!("--{role} {} is the same file as --{other} and would overwrite it", target.display()));
-        }
-        needed.push((role, target));
-    }
-    Ok(())
 }
 
 /// A line on standard error. A closed one is no reason to stop.

@@ -2,7 +2,7 @@
 
 use slugline::evaluate::{Comparison, Evaluation, SettingReport};
 
-/// The table of the settings, and below it the comparisons.
+/// The table of the settings, and below it the comparisons with the first setting and with the one before; the reports have all.
 pub(crate) fn table(evaluation: &Evaluation) -> String {
     let head = [
         "setting",
@@ -26,7 +26,7 @@ pub(crate) fn table(evaluation: &Evaluation) -> String {
     if !evaluation.comparisons.is_empty() {
         let head = ["setting", "against", "difference", "95 % interval", "p (McNemar)"];
         let mut rows = vec![head.map(str::to_owned).to_vec()];
-        rows.extend(evaluation.comparisons.iter().map(comparison_row));
+        rows.extend(evaluation.comparisons.iter().filter(|of| is_shown(of, evaluation)).map(comparison_row));
         out += "\n";
         out += &aligned(&rows);
     }
@@ -52,6 +52,13 @@ fn row(SettingReport { setting, metrics, throughput, .. }: &SettingReport) -> Ve
         throughput.requests.to_string(),
         format!("{:.1}", throughput.seconds),
     ]
+}
+
+fn is_shown(comparison: &Comparison, evaluation: &Evaluation) -> bool {
+    let of = |name: &str| evaluation.settings.iter().position(|report| report.setting.name == name);
+    let (Some(first), Some(second)) = (of(&comparison.first), of(&comparison.second)) else { return false };
+    let sample = |place: usize| &evaluation.settings[place].setting.sample;
+    first + 1 == second || first == 0 || sample(first - 1) != sample(first)
 }
 
 fn comparison_row(Comparison { first, second, paired, .. }: &Comparison) -> Vec<String> {

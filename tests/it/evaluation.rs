@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
+use slugline::calibration::{Calibration, Sample};
 use slugline::evaluate::{
     About, Evaluation, GradedItem, Interval, Metrics, Paired, Prediction, Setting, Throughput, match_labels,
 };
 use slugline::testing::{Latency, SimulatedEngine, SimulatedServer};
-use slugline::{Categorizer, Category, CategoryId, EndpointConfig, NewsItem, Taxonomy};
+use slugline::{Categorizer, Category, CategoryId, EndpointConfig, NewsItem, Outcome, Taxonomy};
 
 use crate::props::cases;
 
@@ -129,6 +130,41 @@ async fn over_sockets_without_log_probabilities_confidence_is_unknown() {
     let metrics = &evaluation.settings[0].metrics;
     assert_eq!((metrics.reliability.is_none(), metrics.share_without_confidence, metrics.accuracy), (true, 1.0, 1.0));
     assert!(evaluation.to_html().contains("No confidences"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_corrects_as_its_records_say() {
+    let engine = slow_and_noisy();
+    let taxonomy = taxonomy();
+    let (items, labels) = labelled(90);
+    let truths = match_labels(&taxonomy, (1..).zip(labels)).unwrap();
+    let builder = || {
+        let endpoint = EndpointConfig::new("http://simulated").transport(engine.clone());
+        Categorizer::builder(taxonomy.clone()).endpoint(endpoint).model("simulated").seed(1)
+    };
+    let plain = builder().build().unwrap().categorize(items.clone()).await;
+    let assignments = || plain.outcomes.iter().filter_map(|outcome| outcome.result.as_ref().ok());
+    let samples: Vec<_> = assignments().zip(&truths).map(|(assignment, truth)| Sample { assignment, truth }).collect();
+    let calibration = Calibration::of_stream(&taxonomy, assignments()).unwrap().fit(&samples, &taxonomy);
+
+    let run = builder().calibration(calibration.clone()).build().unwrap().categorize(items).await;
+    let grade = |how: fn(&Outcome, CategoryId) -> GradedItem| -> Vec<GradedItem> {
+        run.outcomes.iter().zip(&truths).map(|(outcome, truth)| how(outcome, truth.clone())).collect()
+    };
+    let (given, written) = (grade(GradedItem::new), grade(GradedItem::as_written));
+    for (given, written) in given.iter().zip(&written) {
+        let corrected = written.corrected(&calibration, &taxonomy);
+        let (given_to, corrected_to) = (given.result.as_ref().unwrap(), corrected.result.as_ref().unwrap());
+        assert_eq!(given_to.category, corrected_to.category);
+        assert!((given.confidence().unwrap() - corrected.confidence().unwrap()).abs() < 1e-4);
+        let raw = written.result.as_ref().unwrap();
+        assert_eq!(raw.confidence, raw.probabilities.get(&raw.category).copied());
+        assert!(raw.position.is_some_and(|position| (1..=3).contains(&position)));
+    }
+    assert!(given.iter().zip(&written).any(|(given, written)| given.confidence() != written.confidence()));
+    // The records keep all of that.
+    let json = serde_json::to_string(&written).unwrap();
+    assert_eq!(serde_json::from_str::<Vec<GradedItem>>(&json).unwrap(), written);
 }
 
 const CATEGORIES: [&str; 4] = ["a", "b", "c", "d"];
