@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 class Usage:
     """What the server said about its answers. Clients call it from several threads."""
 
+    # Answers whose tokens it counted.
     answers: int = 0
     prompt_tokens: int = 0
     output_tokens: int = 0
@@ -19,7 +20,9 @@ class Usage:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def add(self, usage):
-        """Adds the `usage` of an answer in the form of the openai package."""
+        """Adds the `usage` of an answer in the form of the openai package; none if the server did not count."""
+        if usage is None:
+            return
         details = getattr(usage, "prompt_tokens_details", None)
         self.add_counts(usage.prompt_tokens, usage.completion_tokens, getattr(details, "cached_tokens", None))
 
@@ -58,7 +61,7 @@ class Server:
 
 
 def task(categories, server):
-    """The part of a prompt that is the same for all items: the words and the categories are those of slugline's prompt."""
+    """The part of a prompt that is the same for all items, in the words of slugline's prompt."""
     listing = "\n".join(f"- {category['id']}: {category['name']}. {category['description']}" for category in categories)
     return (
         f"Client: {server.client}.\n"
@@ -73,7 +76,7 @@ def frame(item, number=1):
 
 
 def category_id(label, categories):
-    """The id of the category that a label means by its id, name or alias, whatever the case and punctuation; else None."""
+    """The id of the category that a label means by its id, name or alias, in any case and punctuation; else None."""
     wanted = _plain(label)
     for category in categories:
         if wanted in map(_plain, (category["id"], category["name"], *category.get("aliases", []))):

@@ -82,7 +82,7 @@ def arguments():
     parser.add_argument("--base-url", required=True, help="the server, for example http://127.0.0.1:8000/v1")
     parser.add_argument("--model", required=True)
     parser.add_argument("--api-key-env", help="the environment variable with the server's key [default: no key]")
-    parser.add_argument("--input", required=True, type=Path, help="items: id, title, body and a label, a JSON object a line")
+    parser.add_argument("--input", required=True, type=Path, help="items with id, title, body and label, an object a line")
     parser.add_argument("--label-field", default="label", help="the field of the right label [default: label]")
     parser.add_argument("--taxonomy", required=True, type=Path, help="the categories, as slugline reads them")
     parser.add_argument("--skip", type=int, default=0, help="leave out the first items [default: 0]")
@@ -91,7 +91,7 @@ def arguments():
     parser.add_argument("--clients", default=everyone, help=f"which, in the order to run them [default: {everyone}]")
     parser.add_argument("--concurrency", type=int, default=4, help="requests in flight, for every client [default: 4]")
     parser.add_argument("--timeout", type=float, default=120, help="seconds for one request [default: 120]")
-    parser.add_argument("--slugline-flags", default="", help='more flags for slugline\'s program, for example "--pack-size 5"')
+    parser.add_argument("--slugline-flags", default="", help='more flags for slugline, for example "--pack-size 5"')
     parser.add_argument("--json", type=Path, help="where the figures go")
     parser.add_argument("--markdown", type=Path, help="where the table goes, besides standard output")
     args = parser.parse_args()
@@ -218,8 +218,8 @@ def markdown(report):
     versions = ", ".join(f"{name} {number}" for name, number in setting["versions"].items())
     lines = [
         f"{setting['items']} items of {setting['input']}, {setting['taxonomy']}, model {setting['model']}, at most "
-        f"{setting['concurrency']} requests in flight, timeout {setting['timeout_s']:g} s. The clients ran one after the other, "
-        f"in the order of the table, each after one warm-up request. Client on {setting['machine']}; {versions}. "
+        f"{setting['concurrency']} requests in flight, timeout {setting['timeout_s']:g} s. The clients ran one after the "
+        f"other, in the order of the table, each after one warm-up request. Client on {setting['machine']}; {versions}. "
         f"{setting['date']}.",
         "",
         "| client | labelled | correct (95 %) | valid items/s | correct items/s | client CPU ms/item "
@@ -231,7 +231,8 @@ def markdown(report):
         cached = "?" if row["cached_share"] is None else f"{row['cached_share']:.0%}"
         failures = ", ".join(f"{count} {kind}" for kind, count in row["failures"].items()) or "none"
         lines.append(
-            f"| {row['client']} | {row['labelled'] / row['items']:.0%} | {row['accuracy']:.3f} ({low:.2f} to {high:.2f}) "
+            f"| {row['client']} | {row['labelled'] / row['items']:.0%} "
+            f"| {row['accuracy']:.3f} ({low:.2f} to {high:.2f}) "
             f"| {row['valid_items_per_s']:.2f} | {row['correct_items_per_s']:.2f} | {row['cpu_ms_per_item']:.1f} "
             f"| {row['prompt_tokens_per_item']:.0f} ({cached}) | {row['output_tokens_per_item']:.1f} | {failures} |"
         )

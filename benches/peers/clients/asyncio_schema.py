@@ -35,7 +35,7 @@ async def ask_all(items, categories, server):
                     temperature=0,
                     max_tokens=50,
                 )
-            except (OpenAIError, ValueError) as error:  # pydantic's errors are ValueErrors
+            except (OpenAIError, ValueError) as error:  # pydantic's errors and those of UTF-8 are ValueErrors
                 server.usage.fail(error)
                 return None
         server.usage.add(answer.usage)

@@ -29,7 +29,7 @@ async def ask_all(items, categories, server):
                     temperature=0,
                     max_tokens=16,
                 )
-            except OpenAIError as error:
+            except (OpenAIError, ValueError) as error:  # a body that is no UTF-8 is a ValueError
                 server.usage.fail(error)
                 return None
         server.usage.add(answer.usage)

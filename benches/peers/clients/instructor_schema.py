@@ -35,7 +35,7 @@ async def ask_all(items, categories, server):
                     temperature=0,
                     max_tokens=50,
                 )
-            except (OpenAIError, InstructorError) as error:
+            except (OpenAIError, InstructorError, ValueError) as error:
                 server.usage.fail(error)
                 return None
         server.usage.add(completion.usage)

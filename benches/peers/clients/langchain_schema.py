@@ -35,9 +35,9 @@ async def ask_all(items, categories, server):
         if isinstance(answer, Exception):
             server.usage.fail(answer)
             continue
-        usage = answer["raw"].usage_metadata
-        cached = usage.get("input_token_details", {}).get("cache_read")
-        server.usage.add_counts(usage["input_tokens"], usage["output_tokens"], cached)
+        if usage := answer["raw"].usage_metadata:
+            cached = usage.get("input_token_details", {}).get("cache_read")
+            server.usage.add_counts(usage["input_tokens"], usage["output_tokens"], cached)
         if answer["parsed"] is None:
             server.usage.fail(answer["parsing_error"])
         else:

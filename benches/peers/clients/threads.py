@@ -13,8 +13,8 @@ from common import frame, task
 
 PACK_SIZE = 3
 FORM = (
-    "For each of the {count} items above give its id, its title, its category (an id from the list), your confidence from 0 to 1, "
-    "and the reason in one sentence. Answer with a JSON array alone, in this form:\n"
+    "For each of the {count} items above give its id, its title, its category (an id from the list), your confidence from "
+    "0 to 1, and the reason in one sentence. Answer with a JSON array alone, in this form:\n"
     '[{{"id": 1, "title": "...", "category": "...", "confidence": 0.9, "reason": "..."}}]\n'
 )
 
@@ -34,11 +34,11 @@ def ask_in_packs(items, categories, server, form, stop=None):
             answer = client.completions.create(
                 model=server.model, prompt=prompt, max_tokens=200, temperature=0.3, stop=stop
             )
-        except OpenAIError as error:
+        except (OpenAIError, ValueError) as error:  # bad UTF-8 is a ValueError
             server.usage.fail(error)
             return {}
         server.usage.add(answer.usage)
-        return read(answer.choices[0].text + (stop or ""), pack)
+        return read((answer.choices[0].text or "") + (stop or ""), pack)
 
     packs = [items[start : start + PACK_SIZE] for start in range(0, len(items), PACK_SIZE)]
     with ThreadPoolExecutor(server.concurrency) as pool:

@@ -3,8 +3,8 @@
 from clients.threads import ask_in_packs
 
 FORM = (
-    "For each of the {count} items above give its id and its category, an id from the list. Answer with a JSON array alone, in "
-    "this form:\n"
+    "For each of the {count} items above give its id and its category, an id from the list. Answer with a JSON array alone, "
+    "in this form:\n"
     '[{{"id": 1, "category": "..."}}]\n'
 )
 
