@@ -26,9 +26,9 @@ class Usage:
         details = getattr(usage, "prompt_tokens_details", None)
         self.add_counts(usage.prompt_tokens, usage.completion_tokens, getattr(details, "cached_tokens", None))
 
-    def add_counts(self, prompt_tokens, output_tokens, cached_tokens):
+    def add_counts(self, prompt_tokens, output_tokens, cached_tokens, answers=1):
         with self._lock:
-            self.answers += 1
+            self.answers += answers
             self.prompt_tokens += prompt_tokens
             self.output_tokens += output_tokens
             if cached_tokens is not None:

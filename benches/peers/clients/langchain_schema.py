@@ -1,11 +1,12 @@
 """One item a call with langchain-openai, as its documentation shows: `with_structured_output`, run by `abatch`.
 
 The method is json_schema, since that is what vLLM and llama.cpp enforce without a tool parser. `max_concurrency` of the
-batch is its own way to bound the requests in flight, `include_raw` its way to the token counts.
+batch is its own way to bound the requests in flight, `get_usage_metadata_callback` its way to the token counts.
 """
 
 import asyncio
 
+from langchain_core.callbacks import get_usage_metadata_callback
 from langchain_openai import ChatOpenAI
 
 from clients.asyncio_schema import FORM, answer_model
@@ -25,21 +26,19 @@ async def ask_all(items, categories, server):
         temperature=0,
         max_tokens=50,
     )
-    chain = model.with_structured_output(answer_model(categories), method="json_schema", include_raw=True)
+    chain = model.with_structured_output(answer_model(categories), method="json_schema")
     prefix = task(categories, server) + FORM
     messages = [[("system", prefix), ("user", frame(item))] for item in items]
-    answers = await chain.abatch(messages, config={"max_concurrency": server.concurrency}, return_exceptions=True)
+    with get_usage_metadata_callback() as counted:
+        answers = await chain.abatch(messages, config={"max_concurrency": server.concurrency}, return_exceptions=True)
 
     labels = {}
     for item, answer in zip(items, answers):
         if isinstance(answer, Exception):
             server.usage.fail(answer)
-            continue
-        if usage := answer["raw"].usage_metadata:
-            cached = usage.get("input_token_details", {}).get("cache_read")
-            server.usage.add_counts(usage["input_tokens"], usage["output_tokens"], cached)
-        if answer["parsed"] is None:
-            server.usage.fail(answer["parsing_error"])
         else:
-            labels[item["id"]] = answer["parsed"].category
+            labels[item["id"]] = answer.category
+    for usage in counted.usage_metadata.values():
+        cached = usage.get("input_token_details", {}).get("cache_read")
+        server.usage.add_counts(usage["input_tokens"], usage["output_tokens"], cached, answers=len(labels))
     return labels
