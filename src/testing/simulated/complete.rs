@@ -210,11 +210,10 @@ impl Inner {
             DraftObject::new(item.id, labels, shares)
         };
         let form = match &ask.format {
-            Format::Text if prompt::asks_for_wrapped(&ask.message) => Form::Wrapped,
-            Format::Text => Form::Array,
             Format::JsonSchema(schema) if schema.is_single => Form::Single,
-            Format::JsonObject | Format::JsonSchema(_) if ask.format.root_is_object() => Form::Wrapped,
-            Format::JsonObject | Format::JsonSchema(_) => Form::Array,
+            Format::Text if prompt::asks_for_wrapped(&ask.message) => Form::Wrapped,
+            format if format.root_is_object() => Form::Wrapped,
+            _ => Form::Array,
         };
         Draft { objects: items.iter().map(object).collect(), form, before: String::new(), after: String::new() }
     }
