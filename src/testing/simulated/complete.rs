@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::answer::{Draft, DraftObject, Style, plain_text};
+use super::answer::{Draft, DraftObject, Form, Style, plain_text};
 use super::classify::Classifier;
 use super::engine::{Inner, SimulatedEngine};
 use super::faults::{Decided, Fault, Overload, Poison, Verdict};
@@ -209,13 +209,15 @@ impl Inner {
             }
             DraftObject::new(item.id, labels, shares)
         };
-        let is_wrapped = match ask.format {
-            Format::Text => prompt::asks_for_wrapped(&ask.message),
-            _ => ask.format.root_is_object(),
+        let form = match &ask.format {
+            Format::JsonSchema(schema) if schema.is_single => Form::Single,
+            Format::Text if prompt::asks_for_wrapped(&ask.message) => Form::Wrapped,
+            format if format.root_is_object() => Form::Wrapped,
+            _ => Form::Array,
         };
         Draft {
             objects: items.iter().map(object).collect(),
-            is_wrapped,
+            form,
             is_bare: ask.format.is_bare(&ask.prefix),
             before: String::new(),
             after: String::new(),
