@@ -2,6 +2,7 @@
 
 mod dialect;
 mod endpoint;
+mod looks;
 mod metrics;
 mod openai;
 mod pool;

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use serde::Serialize;
 
+use super::looks::Looks;
 use super::metrics::{Engine, ServerMetrics};
 use super::prefix_advice;
 use super::wire::Usage;
@@ -82,8 +83,6 @@ pub(super) const PROVIDER_LEAST_TOKENS: u64 = 1_024;
 const JUDGED_EVERY: u64 = 8;
 /// The latest answers that are judged. Two of so many may have nothing cached without harm.
 const WINDOW: usize = 32;
-/// The metrics count for all clients: beyond this many times our own prompt tokens they say too little about ours.
-const MOST_FOREIGN_TOKENS: u64 = 2;
 
 /// Counts for one endpoint.
 #[derive(Clone, Debug, Default)]
@@ -102,29 +101,10 @@ pub(crate) struct PrefixCache {
     all_prefix_tokens: u64,
     /// Of all answers.
     prompt_tokens: u64,
-    metrics: Option<ServerMetrics>,
-    /// The server has no metrics.
-    has_no_metrics: bool,
-    /// The last look at the counters of the metrics.
-    counted: Option<Counters>,
-    /// Whether there were two looks.
-    has_compared: bool,
-    /// The next look is due after so many answers.
-    next_look: u64,
-    /// The cached tokens of an answer in the mean between the last two looks.
-    mean_cached_tokens: Option<f64>,
+    looks: Looks,
     was_fine: bool,
     verdict: Option<PrefixVerdict>,
     has_warned: bool,
-}
-
-/// What the server had counted at a time, beside what we had.
-#[derive(Clone, Copy, Debug)]
-struct Counters {
-    queries_tokens: u64,
-    hits_tokens: u64,
-    answers: u64,
-    prompt_tokens: u64,
 }
 
 impl PrefixCache {
@@ -151,32 +131,14 @@ impl PrefixCache {
         }
     }
 
-    /// Whether a look at the server's metrics would tell something new: once after the first answer, and again now and then
-    /// where the answers do not say what was cached.
+    /// Whether a look at the server's metrics would tell something new.
     pub(crate) fn wants_metrics(&self) -> bool {
-        if self.answers == 0 || self.has_no_metrics {
-            return false;
-        }
-        self.metrics.is_none() || (!self.is_reported && self.counted.is_some() && self.answers >= self.next_look)
+        self.looks.are_wanted(self.answers, self.is_reported)
     }
 
     /// Learns from the server's metrics; none means that it has none.
     pub(crate) fn metrics_read(&mut self, metrics: Option<&ServerMetrics>) {
-        self.has_no_metrics = metrics.is_none() && self.metrics.is_none();
-        let is_due = self.answers >= self.next_look;
-        if is_due {
-            // Ever more seldom.
-            self.next_look = (2 * self.answers).max(self.answers + WINDOW as u64);
-        }
-        if let Some(metrics) = metrics {
-            if let (true, Some(now)) = (is_due, self.counters(metrics)) {
-                if let Some(before) = self.counted.replace(now) {
-                    self.mean_cached_tokens = now.mean_cached_tokens_since(before);
-                    self.has_compared = true;
-                }
-            }
-            self.metrics = Some(metrics.clone());
-        }
+        self.looks.take(metrics, self.answers, self.prompt_tokens);
         if self.answers > JUDGED_EVERY {
             self.judge();
         }
@@ -196,12 +158,12 @@ impl PrefixCache {
         let source = if self.is_reported {
             Some(CacheSource::Usage)
         } else {
-            self.mean_cached_tokens.map(|_| CacheSource::Metrics)
+            self.looks.mean_cached_tokens().map(|_| CacheSource::Metrics)
         };
         PrefixCacheSnapshot {
             answers: self.answers,
             prefix_tokens: self.prefix_tokens,
-            block_tokens: self.block_tokens(),
+            block_tokens: self.looks.block_tokens(),
             expected_share: expected_share(self.prefix_tokens, self.assumed_block_tokens()),
             cached_share: self.cached_share(),
             source,
@@ -210,34 +172,17 @@ impl PrefixCache {
         }
     }
 
-    fn counters(&self, metrics: &ServerMetrics) -> Option<Counters> {
-        Some(Counters {
-            queries_tokens: metrics.prefix_cache_queries_tokens?,
-            hits_tokens: metrics.prefix_cache_hits_tokens?,
-            answers: self.answers,
-            prompt_tokens: self.prompt_tokens,
-        })
-    }
-
     fn cached_share(&self) -> Option<f64> {
         if !self.is_reported {
-            let cached = self.mean_cached_tokens.filter(|_| self.prefix_tokens > 0)?;
+            let cached = self.looks.mean_cached_tokens().filter(|_| self.prefix_tokens > 0)?;
             return Some((cached / self.prefix_tokens as f64).min(1.0));
         }
         (self.all_prefix_tokens > 0).then(|| self.cached_prefix_tokens as f64 / self.all_prefix_tokens as f64)
     }
 
-    fn engine(&self) -> Option<Engine> {
-        self.metrics.as_ref()?.engine
-    }
-
-    fn block_tokens(&self) -> Option<u64> {
-        self.metrics.as_ref()?.block_tokens
-    }
-
     fn assumed_block_tokens(&self) -> u64 {
         let bound = if self.divisor_tokens == 0 { USUAL_BLOCK_TOKENS } else { self.divisor_tokens };
-        self.block_tokens().unwrap_or(bound.min(USUAL_BLOCK_TOKENS))
+        self.looks.block_tokens().unwrap_or(bound.min(USUAL_BLOCK_TOKENS))
     }
 
     fn judge(&mut self) {
@@ -249,18 +194,15 @@ impl PrefixCache {
 
     /// None when it cannot be told yet.
     fn new_verdict(&self) -> Option<PrefixVerdict> {
-        if self.metrics.as_ref().and_then(|metrics| metrics.prefix_caching) == Some(false) {
+        if self.looks.prefix_caching() == Some(false) {
             return Some(PrefixVerdict::Disabled);
         }
         if self.is_reported {
-            let counts: Vec<_> = self.recent.iter().copied().collect();
-            return self.verdict_on(&counts);
+            return self.verdict_on(&self.recent_counts());
         }
-        match self.mean_cached_tokens {
+        match self.looks.mean_cached_tokens() {
             Some(mean) => self.verdict_on(&[mean as u64]),
-            // The counters will be looked at again.
-            None if self.counted.is_some() && !self.has_compared => None,
-            None => (self.metrics.is_some() || self.has_no_metrics).then_some(PrefixVerdict::NotReported),
+            None => (!self.looks.are_pending()).then_some(PrefixVerdict::NotReported),
         }
     }
 
@@ -276,16 +218,19 @@ impl PrefixCache {
         if self.was_fine {
             return Some(PrefixVerdict::Evicted);
         }
+        if !self.looks.have_begun() {
+            return None;
+        }
         if counts.iter().any(|&cached| is_fine(cached)) {
             return self.verdict_on_misses(counts, is_fine);
         }
         if let Some(block_tokens) = self.coarse_block(counts) {
             return Some(PrefixVerdict::CoarseBlocks { block_tokens });
         }
-        let is_on = self.metrics.as_ref().and_then(|metrics| metrics.prefix_caching) == Some(true);
+        let is_on = self.looks.prefix_caching() == Some(true);
         Some(if is_on || counts.iter().any(|&cached| cached > 0) {
             PrefixVerdict::Unstable
-        } else if self.engine().is_none() && prefix < PROVIDER_LEAST_TOKENS {
+        } else if self.looks.engine().is_none() && prefix < PROVIDER_LEAST_TOKENS {
             PrefixVerdict::TooShort
         } else {
             PrefixVerdict::Disabled
@@ -295,7 +240,7 @@ impl PrefixCache {
     /// Some answers had the whole prefix cached, others not: at the start a matter of slots, if it goes on another.
     fn verdict_on_misses(&self, counts: &[u64], is_fine: impl Fn(u64) -> bool) -> Option<PrefixVerdict> {
         let later_half = &counts[counts.len() / 2..];
-        if self.engine() == Some(Engine::LlamaCpp) || later_half.iter().all(|&cached| is_fine(cached)) {
+        if self.looks.engine() == Some(Engine::LlamaCpp) || later_half.iter().all(|&cached| is_fine(cached)) {
             return Some(PrefixVerdict::SlotCache);
         }
         (counts.len() == WINDOW || counts.len() == 1).then_some(PrefixVerdict::Unstable)
@@ -305,7 +250,7 @@ impl PrefixCache {
     fn coarse_block(&self, counts: &[u64]) -> Option<u64> {
         let prefix = self.prefix_tokens;
         let least_prefix = (prefix as f64 * (1.0 - ESTIMATE_ERROR)) as u64;
-        if let Some(block) = self.block_tokens() {
+        if let Some(block) = self.looks.block_tokens() {
             let is_coarse = whole_blocks(prefix, block) as f64 / (prefix as f64) < FINE_SHARE;
             let is_met = counts.iter().all(|&cached| cached >= whole_blocks(least_prefix, block));
             return (is_coarse && is_met).then_some(block);
@@ -320,25 +265,16 @@ impl PrefixCache {
 
     fn advice(&self) -> Option<String> {
         let verdict = self.verdict.filter(|verdict| *verdict != PrefixVerdict::Fine)?;
-        let share = if self.is_reported { self.recent_share() } else { self.cached_share().unwrap_or(0.0) };
-        prefix_advice::of(verdict, self.engine(), self.prefix_tokens, share)
+        let share = if self.is_reported {
+            mean_share(&self.recent_counts(), self.prefix_tokens)
+        } else {
+            self.cached_share().unwrap_or(0.0)
+        };
+        prefix_advice::of(verdict, self.looks.engine(), self.prefix_tokens, share)
     }
 
-    fn recent_share(&self) -> f64 {
-        let counts: Vec<_> = self.recent.iter().copied().collect();
-        mean_share(&counts, self.prefix_tokens)
-    }
-}
-
-impl Counters {
-    /// The cached tokens of one of our answers in the mean, if most of what the server counted was ours.
-    fn mean_cached_tokens_since(self, before: Self) -> Option<f64> {
-        let queries = self.queries_tokens.checked_sub(before.queries_tokens).filter(|&queries| queries > 0)?;
-        let hits = self.hits_tokens.checked_sub(before.hits_tokens)?;
-        let ours = self.prompt_tokens - before.prompt_tokens;
-        let answers = self.answers - before.answers;
-        let is_ours = queries <= ours.saturating_mul(MOST_FOREIGN_TOKENS) && answers > 0;
-        is_ours.then(|| hits as f64 / queries as f64 * ours as f64 / answers as f64)
+    fn recent_counts(&self) -> Vec<u64> {
+        self.recent.iter().copied().collect()
     }
 }
 
@@ -366,19 +302,20 @@ mod tests {
 
     const PREFIX: usize = 700;
 
-    fn usage(cached_tokens: Option<u64>) -> Option<Usage> {
-        Some(Usage { prompt_tokens: 1_000, cached_tokens, output_tokens: 40 })
+    fn usage(cached_tokens: Option<u64>) -> Usage {
+        Usage { prompt_tokens: 1_000, cached_tokens, output_tokens: 40 }
     }
 
-    /// A cache after the first answer, which found nothing.
+    /// A cache after the first answer, which found nothing, of a server without metrics.
     fn cold() -> PrefixCache {
         let mut cache = PrefixCache::default();
-        cache.answered(usage(Some(0)), PREFIX);
+        cache.metrics_read(None);
+        cache.answered(Some(usage(Some(0))), PREFIX);
         cache
     }
 
     fn after(mut cache: PrefixCache, counts: impl IntoIterator<Item = u64>) -> PrefixCache {
-        counts.into_iter().for_each(|cached| cache.answered(usage(Some(cached)), PREFIX));
+        counts.into_iter().for_each(|cached| cache.answered(Some(usage(Some(cached))), PREFIX));
         cache
     }
 
@@ -422,6 +359,10 @@ mod tests {
     fn nothing_is_judged_before_eight_answers_after_the_first() {
         assert_eq!(verdict(&after(cold(), [0; 7])), None);
         assert_eq!(verdict(&after(cold(), [0; 8])), Some(PrefixVerdict::TooShort));
+        // Nor before the metrics, which may tell the reason.
+        let unseen = after(PrefixCache::default(), [0; 30]);
+        assert_eq!(verdict(&unseen), None);
+        assert_eq!(verdict(&with_metrics(unseen, |_| ())), Some(PrefixVerdict::Disabled));
     }
 
     #[test]
@@ -434,8 +375,8 @@ mod tests {
             verdict(&with_metrics(none(), |it| it.block_tokens = Some(1_040))),
             Some(PrefixVerdict::CoarseBlocks { block_tokens: 1_040 })
         );
-        let mut long = PrefixCache::default();
-        (0..9).for_each(|_| long.answered(usage(Some(0)), 1_100));
+        let mut long = cold();
+        (0..8).for_each(|_| long.answered(Some(usage(Some(0))), 1_100));
         assert_eq!(verdict(&long), Some(PrefixVerdict::Disabled));
     }
 
@@ -485,7 +426,7 @@ mod tests {
     #[test]
     fn silence_is_unknown_until_the_server_has_once_said_a_number() {
         let silent = |cache: &mut PrefixCache, answers: usize| {
-            (0..answers).for_each(|_| cache.answered(usage(None), PREFIX));
+            (0..answers).for_each(|_| cache.answered(Some(usage(None)), PREFIX));
         };
         let mut cache = PrefixCache::default();
         silent(&mut cache, 9);
@@ -495,6 +436,7 @@ mod tests {
         assert_eq!((verdict(&cache), cache.wants_metrics()), (Some(PrefixVerdict::NotReported), false));
         // vLLM leaves a zero out.
         let mut sometimes = PrefixCache::default();
+        sometimes.metrics_read(None);
         silent(&mut sometimes, 5);
         let sometimes = after(sometimes, [688; 4]);
         assert_eq!(sometimes.snapshot().cached_share, Some(688.0 / 1_400.0));
@@ -516,7 +458,7 @@ mod tests {
             let mut cache = PrefixCache::default();
             cache.answered(None, PREFIX);
             let mut cache = look(cache, 5_000, 1_000);
-            (0..32).for_each(|_| cache.answered(usage(None), PREFIX));
+            (0..32).for_each(|_| cache.answered(Some(usage(None)), PREFIX));
             assert_eq!(verdict(&cache), None);
             look(cache, 5_000 + queries, 1_000 + hits)
         };

@@ -24,6 +24,7 @@ pub enum StructuredOutputs {
 
 /// All settings of a simulated server.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each can be set without the others")]
 pub(super) struct Settings {
     pub(super) model: String,
     pub(super) latency: Latency,
