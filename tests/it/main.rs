@@ -7,6 +7,7 @@ mod corpus;
 mod endpoints;
 mod failures;
 mod faults;
+mod prefix_cache;
 mod prompt;
 mod props;
 mod quality;
