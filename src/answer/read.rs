@@ -53,7 +53,10 @@ pub(crate) fn read(text: &str, pack_len: usize) -> Reading<'_> {
         if let Ok(values) = array {
             let objects: Vec<_> = values.iter().filter_map(|value| object(value.get(), text)).collect();
             let strict = objects.len() == values.len();
-            return Reading { objects, strict };
+            // With no object at all it is another form, such as an array in an array.
+            if strict || !objects.is_empty() {
+                return Reading { objects, strict };
+            }
         }
     }
     let mut end = text.len().min(bound);
@@ -190,6 +193,9 @@ mod tests {
             ANSWER.replace("},{", "}\n{"),
             format!("{{\"result\": {{\"labels\": {ANSWER}}}"),
             ANSWER.replace(":1", ":\"1\""),
+            format!("[{ANSWER}]"),
+            format!("{{\"items\": [{ANSWER}]}}"),
+            format!("[{{\"answer\": {ANSWER}}}]"),
             ANSWER.replace('}', ",\"why\":NaN}").replace(",\"why\":NaN", ""),
         ] {
             assert_eq!(pairs(&text), expected(), "{text}");
@@ -211,6 +217,8 @@ mod tests {
             "[{\"id\":1,\"category\":null}]",
             "[{\"id\":1,\"category\":[\"a\"]}]",
             "[{\"id\":1,\"id\":2,\"category\":\"a\"}]",
+            "[[\"sport\"], [\"a\", 1]]",
+            "[\"{\\\"id\\\":1,\\\"category\\\":\\\"a\\\"}\"]",
             "[{\"id\":99999999999999999999,\"category\":\"a\"}]",
             "<think>[{\"id\":1,\"category\":\"a\"}]",
         ] {

@@ -176,8 +176,8 @@ pub(crate) struct Run<S> {
     delayed: Vec<(Instant, Pack)>,
     attempts: JoinSet<Finished>,
     in_flight: HashMap<Id, Pack>,
-    /// The look at a server's queue that is under way.
-    queue_watch: JoinSet<()>,
+    /// The look at a server's metrics that is under way.
+    metrics_look: JoinSet<()>,
     queue_seen_at: Option<Instant>,
     outcomes: VecDeque<Outcome>,
     dedup: Dedup,
@@ -228,7 +228,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             delayed: Vec::new(),
             attempts: JoinSet::new(),
             in_flight: HashMap::new(),
-            queue_watch: JoinSet::new(),
+            metrics_look: JoinSet::new(),
             queue_seen_at: None,
             outcomes: VecDeque::new(),
             dedup: Dedup::default(),
@@ -481,13 +481,17 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         self.in_flight.insert(task.id(), pack);
     }
 
-    /// Looks at the queue of the server that has just answered, now and then.
-    fn watch_queue(&mut self, at: usize, admitted_at: Instant) {
-        while self.queue_watch.try_join_next().is_some() {}
+    /// Looks at the metrics of the server that has just answered: for its prefix cache once or twice, for its queue now and
+    /// then where that is wanted.
+    fn look_at_metrics(&mut self, at: usize, admitted_at: Instant) {
+        while self.metrics_look.try_join_next().is_some() {}
         let is_recent = self.queue_seen_at.is_some_and(|seen_at| seen_at.elapsed() < QUEUE_WATCH_PERIOD);
-        if self.shared.settings.waits_by_gauge && !is_recent && self.queue_watch.is_empty() {
-            self.queue_seen_at = Some(Instant::now());
-            self.queue_watch.spawn(Arc::clone(&self.shared.pool).watch_queue(at, admitted_at));
+        let watches_queue = self.shared.settings.waits_by_gauge && !is_recent;
+        if (watches_queue || self.shared.pool.wants_metrics(at)) && self.metrics_look.is_empty() {
+            if watches_queue {
+                self.queue_seen_at = Some(Instant::now());
+            }
+            self.metrics_look.spawn(Arc::clone(&self.shared.pool).read_metrics(at, admitted_at, watches_queue));
         }
     }
 

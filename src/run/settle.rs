@@ -50,6 +50,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         match result {
             AttemptResult::Answered { labels, latency, usage } => {
                 self.recorder.answered(latency, usage);
+                admission.learn_usage(usage, self.shared.estimator.predict(self.shared.prefix.tokens(), 0));
                 self.answered(pack, &labels, admission);
             }
             AttemptResult::Failed { failure, retry_after, refused, context_tokens } => {
@@ -75,7 +76,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             }
         }
         if pack.tier == Tier::First {
-            self.watch_queue(admission.at, admission.admitted_at);
+            self.look_at_metrics(admission.at, admission.admitted_at);
         }
         // Also right for a canary, whose single label nobody waits for.
         let is_garbage = labels.iter().all(Result::is_err);

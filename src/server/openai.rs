@@ -15,9 +15,8 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::value::RawValue;
 
-use super::transport::{
-    BoxFuture, Response, Transport, TransportError, TransportErrorKind, parse_retry_after, parse_waiting_requests,
-};
+use super::metrics::ServerMetrics;
+use super::transport::{BoxFuture, Response, Transport, TransportError, TransportErrorKind, parse_retry_after};
 use super::wire::Request;
 
 /// The most bytes of a response that are read. An answer to sixteen items with log-probabilities takes a fortieth of it.
@@ -85,11 +84,11 @@ impl Transport for OpenAiTransport {
         })
     }
 
-    fn waiting_requests(&self) -> BoxFuture<'_, Option<u64>> {
+    fn metrics(&self) -> BoxFuture<'_, Option<ServerMetrics>> {
         Box::pin(async move {
             let request = self.http.get(self.metrics_url.clone()?).timeout(METRICS_TIMEOUT).build().ok()?;
             let response = exchange(&self.http, request).await.ok().filter(|response| response.http_status == 200)?;
-            parse_waiting_requests(std::str::from_utf8(&response.body).ok()?)
+            ServerMetrics::parse(std::str::from_utf8(&response.body).ok()?)
         })
     }
 }

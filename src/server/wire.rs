@@ -141,6 +141,8 @@ struct Body<'a> {
     choices: Vec<Choice<'a>>,
     #[serde(borrow, default)]
     usage: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    timings: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -192,11 +194,12 @@ fn completion(body: Body<'_>) -> Option<Completion> {
         text: content.unwrap_or_default(),
         finish,
         tokens: choice.logprobs.and_then(|logprobs| read_tokens(logprobs.get())),
-        usage: body.usage.and_then(|usage| read_usage(usage.get())),
+        usage: body.usage.and_then(|usage| read_usage(usage.get(), body.timings.map(RawValue::get))),
     })
 }
 
-fn read_usage(json: &str) -> Option<Usage> {
+/// Reads the usage. Versions of llama.cpp before 2026 say what was cached in their own `timings` alone.
+fn read_usage(json: &str, timings: Option<&str>) -> Option<Usage> {
     #[derive(Deserialize)]
     struct Fields {
         prompt_tokens: u64,
@@ -210,10 +213,15 @@ fn read_usage(json: &str) -> Option<Usage> {
         #[serde(default)]
         cached_tokens: Option<u64>,
     }
+    #[derive(Deserialize)]
+    struct Timings {
+        cache_n: u64,
+    }
     let fields: Fields = serde_json::from_str(json).ok()?;
+    let by_timings = || Some(serde_json::from_str::<Timings>(timings?).ok()?.cache_n);
     Some(Usage {
         prompt_tokens: fields.prompt_tokens,
-        cached_tokens: fields.prompt_tokens_details.and_then(|details| details.cached_tokens),
+        cached_tokens: fields.prompt_tokens_details.and_then(|details| details.cached_tokens).or_else(by_timings),
         output_tokens: fields.completion_tokens,
     })
 }
@@ -361,6 +369,18 @@ mod tests {
         assert_eq!(read(""), None);
         assert_eq!(read_completion(b"<html>"), None);
         assert_eq!(read_completion(b""), None);
+    }
+
+    #[test]
+    fn cached_tokens_of_older_llama_cpp_are_found() {
+        let cached = |rest: &str| {
+            let body = format!("{{\"choices\":[{{\"text\":\"\"}}],\"usage\":{{\"prompt_tokens\":10{rest}}}");
+            read_completion(body.as_bytes()).unwrap().usage.unwrap().cached_tokens
+        };
+        assert_eq!(cached("},\"timings\":{\"cache_n\":7,\"prompt_n\":3}"), Some(7));
+        assert_eq!(cached(",\"prompt_tokens_details\":{\"cached_tokens\":5}},\"timings\":{\"cache_n\":7}"), Some(5));
+        assert_eq!(cached("},\"timings\":{\"cache_n\":-1}"), None);
+        assert_eq!(cached("},\"timings\":null"), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The bytes of the prompt and of whole requests: pinned by snapshots, and the same whatever the items are.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -49,6 +50,29 @@ fn the_prefix_of_every_shipped_taxonomy_is_pinned() {
     }
     // A snapshot does not see line breaks at the end; the hash does.
     insta::assert_snapshot!("prompt_versions", versions);
+}
+
+/// Copies of the bytes would be equal, too; only the place in memory tells that they were made once.
+#[tokio::test(start_paused = true)]
+async fn the_prefix_and_one_schema_per_number_of_items_are_serialized_once() {
+    let server = ScriptedTransport::new(|asked| Reply::labels(asked.items.iter().map(|_| "sport")));
+    let categorizer = builder(&[&server, &server]).build().unwrap();
+    for count in [30, 7, 8] {
+        let items = (0..count).map(|n| NewsItem::new(n.to_string(), format!("Story {n}"), ""));
+        assert_eq!(categorizer.clone().categorize(items.collect::<Vec<_>>()).await.categorized(), count);
+    }
+    let asked = server.asked();
+    assert!(asked.len() > 12);
+    let (mut prefixes, mut schemas) = (BTreeSet::new(), BTreeSet::new());
+    for asked in &asked {
+        let Request::Chat(chat) = &asked.request else { panic!("not a chat") };
+        prefixes.insert(Arc::as_ptr(&chat.messages.0.content).addr());
+        let schema = chat.options.response_format.as_ref().unwrap();
+        schemas.insert((asked.items.len(), Arc::as_ptr(schema).addr()));
+    }
+    assert_eq!(prefixes.len(), 1);
+    let lengths: Vec<_> = schemas.iter().map(|(items, _)| *items).collect();
+    assert_eq!(lengths, [1, 2, 3], "one place for each number of items");
 }
 
 /// Three items as feeds have them; the second tries to get out of its frame.

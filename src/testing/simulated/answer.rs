@@ -16,13 +16,23 @@ pub(super) struct Token {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Draft {
     pub(super) objects: Vec<DraftObject>,
-    /// The array stands in `{"items": …}`.
-    pub(super) is_wrapped: bool,
-    /// The array is of bare labels.
+    pub(super) form: Form,
+    /// The elements of the array are bare labels.
     pub(super) is_bare: bool,
     /// Text before and after the JSON.
     pub(super) before: String,
     pub(super) after: String,
+}
+
+/// What stands around the objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// `[{"id": 1, "category": "sport"}, …]`
+    Array,
+    /// The array in `{"items": …}`.
+    Wrapped,
+    /// `{"category": "sport"}` for the first item alone, as clients ask that send one item a request.
+    Single,
 }
 
 /// One object of the array.
@@ -64,25 +74,43 @@ impl Draft {
     pub(super) fn write(&self, style: Style<'_>) -> Vec<Token> {
         let mut out = Vec::with_capacity(16 * (self.objects.len() + 1));
         push_text(&mut out, &self.before);
-        if self.is_wrapped {
-            push_all(&mut out, if style.blanks { &["{\"", "items", "\":", " ["] } else { &["{\"", "items", "\":["] });
-        } else {
-            push(&mut out, "[");
-        }
-        for (number, object) in self.objects.iter().enumerate() {
-            if number > 0 {
-                push(&mut out, ",");
+        match self.form {
+            Form::Single => {
+                if let Some(object) = self.objects.first() {
+                    push(&mut out, "{\"");
+                    object.write_category(&mut out, style);
+                }
             }
-            if self.is_bare {
-                push(&mut out, if style.blanks && number > 0 { " \"" } else { "\"" });
-                object.write_label(&mut out, style.labels, "\"");
-            } else {
-                object.write(&mut out, style, number > 0);
+            Form::Array => {
+                push(&mut out, "[");
+                self.write_objects(&mut out, style);
+                push(&mut out, "]");
+            }
+            Form::Wrapped => {
+                push_all(
+                    &mut out,
+                    if style.blanks { &["{\"", "items", "\":", " ["] } else { &["{\"", "items", "\":["] },
+                );
+                self.write_objects(&mut out, style);
+                push(&mut out, "]}");
             }
         }
-        push(&mut out, if self.is_wrapped { "]}" } else { "]" });
         push_text(&mut out, &self.after);
         out
+    }
+
+    fn write_objects(&self, out: &mut Vec<Token>, style: Style<'_>) {
+        for (number, object) in self.objects.iter().enumerate() {
+            if number > 0 {
+                push(out, ",");
+            }
+            if self.is_bare {
+                push(out, if style.blanks && number > 0 { " \"" } else { "\"" });
+                object.write_label(out, style.labels, "\"");
+            } else {
+                object.write(out, style, number > 0);
+            }
+        }
     }
 }
 
@@ -93,11 +121,13 @@ impl DraftObject {
             push(out, " ");
         }
         push_text(out, &self.id);
-        if style.blanks {
-            push_all(out, &[",", " \"", "category", "\":", " \""]);
-        } else {
-            push_all(out, &[",\"", "category", "\":\""]);
-        }
+        push_all(out, if style.blanks { &[",", " \""] } else { &[",\""] });
+        self.write_category(out, style);
+    }
+
+    /// Writes what follows the quote that opens the key, and the end of the object.
+    fn write_category(&self, out: &mut Vec<Token>, style: Style<'_>) {
+        push_all(out, if style.blanks { &["category", "\":", " \""] } else { &["category", "\":\""] });
         self.write_label(out, style.labels, OBJECT_END);
     }
 
@@ -183,9 +213,9 @@ mod tests {
         ["sci", "sci-tech", "sport", "arts-film", "arts-music"].map(str::to_owned).to_vec()
     }
 
-    fn draft(shares: [f64; 5], is_wrapped: bool) -> Draft {
+    fn draft(shares: [f64; 5], form: Form) -> Draft {
         let objects = (1..=2).map(|id| DraftObject::new(id, &labels(), shares.to_vec())).collect();
-        Draft { objects, is_wrapped, is_bare: false, before: String::new(), after: String::new() }
+        Draft { objects, form, is_bare: false, before: String::new(), after: String::new() }
     }
 
     fn text(tokens: &[Token]) -> String {
@@ -194,21 +224,27 @@ mod tests {
 
     #[test]
     fn the_tokens_spell_the_answer() {
-        let draft_of = |is_wrapped| draft([0.1, 0.5, 0.2, 0.1, 0.1], is_wrapped);
+        let draft_of = |form| draft([0.1, 0.5, 0.2, 0.1, 0.1], form);
         let labels = labels();
-        for (is_wrapped, blanks, expected) in [
-            (false, false, r#"[{"id":1,"category":"sci-tech"},{"id":2,"category":"sci-tech"}]"#),
-            (false, true, r#"[{"id": 1, "category": "sci-tech"}, {"id": 2, "category": "sci-tech"}]"#),
-            (true, true, r#"{"items": [{"id": 1, "category": "sci-tech"}, {"id": 2, "category": "sci-tech"}]}"#),
-            (true, false, r#"{"items":[{"id":1,"category":"sci-tech"},{"id":2,"category":"sci-tech"}]}"#),
+        for (form, blanks, expected) in [
+            (Form::Array, false, r#"[{"id":1,"category":"sci-tech"},{"id":2,"category":"sci-tech"}]"#),
+            (Form::Array, true, r#"[{"id": 1, "category": "sci-tech"}, {"id": 2, "category": "sci-tech"}]"#),
+            (
+                Form::Wrapped,
+                true,
+                r#"{"items": [{"id": 1, "category": "sci-tech"}, {"id": 2, "category": "sci-tech"}]}"#,
+            ),
+            (Form::Wrapped, false, r#"{"items":[{"id":1,"category":"sci-tech"},{"id":2,"category":"sci-tech"}]}"#),
+            (Form::Single, true, r#"{"category": "sci-tech"}"#),
+            (Form::Single, false, r#"{"category":"sci-tech"}"#),
         ] {
-            assert_eq!(text(&draft_of(is_wrapped).write(Style { labels: &labels, blanks })), expected);
+            assert_eq!(text(&draft_of(form).write(Style { labels: &labels, blanks })), expected);
         }
     }
 
     #[test]
     fn bare_labels_are_strings() {
-        let mut draft = draft([0.1, 0.5, 0.2, 0.1, 0.1], false);
+        let mut draft = draft([0.1, 0.5, 0.2, 0.1, 0.1], Form::Array);
         draft.is_bare = true;
         let labels = labels();
         let tokens = draft.write(Style { labels: &labels, blanks: true });
@@ -218,7 +254,7 @@ mod tests {
     #[test]
     fn an_object_with_blanks_takes_about_thirteen_tokens() {
         let labels = labels();
-        let tokens = draft([0.0, 0.0, 1.0, 0.0, 0.0], false).write(Style { labels: &labels, blanks: true });
+        let tokens = draft([0.0, 0.0, 1.0, 0.0, 0.0], Form::Array).write(Style { labels: &labels, blanks: true });
         assert_eq!(tokens.len(), 2 * 13 + 1);
     }
 
@@ -226,7 +262,7 @@ mod tests {
     fn the_probabilities_of_a_label_multiply_to_its_share() {
         let labels = labels();
         let shares = [0.1, 0.45, 0.15, 0.2, 0.1];
-        let tokens = draft(shares, false).write(Style { labels: &labels, blanks: false });
+        let tokens = draft(shares, Form::Array).write(Style { labels: &labels, blanks: false });
         let at = tokens.iter().position(|token| token.text == "sci").unwrap();
         let first = &tokens[at];
         let tops: Vec<_> = first.alternatives.iter().map(|(token, _)| token.as_str()).collect();
@@ -243,7 +279,7 @@ mod tests {
     #[test]
     fn a_label_that_is_none_is_written_plainly() {
         let labels = labels();
-        let mut draft = draft([1.0, 0.0, 0.0, 0.0, 0.0], false);
+        let mut draft = draft([1.0, 0.0, 0.0, 0.0, 0.0], Form::Array);
         draft.objects.truncate(1);
         draft.objects[0].label = "Nonsense!".into();
         draft.before = "Sure: ".into();

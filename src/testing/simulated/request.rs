@@ -42,6 +42,8 @@ pub(super) struct SchemaFacts {
     pub(super) root_is_object: bool,
     /// The array is of bare labels, not of objects.
     pub(super) is_bare: bool,
+    /// The root is the object of one item: it has a `category`.
+    pub(super) is_single: bool,
     /// The labels that `category` may have; empty when the schema does not say.
     pub(super) labels: Vec<String>,
 }
@@ -175,11 +177,13 @@ impl SchemaFacts {
     fn read(schema: &Value) -> Self {
         let root_is_object = schema["type"] == "object";
         let array = if root_is_object { &schema["properties"]["items"] } else { schema };
-        let is_bare = array["items"]["type"] == "string";
-        let label = if is_bare { &array["items"] } else { &array["items"]["properties"]["category"] };
+        let is_single = root_is_object && schema["properties"]["category"].is_object();
+        let element = if is_single { schema } else { &array["items"] };
+        let is_bare = element["type"] == "string";
+        let label = if is_bare { element } else { &element["properties"]["category"] };
         let labels = label["enum"].as_array();
         let labels = labels.into_iter().flatten().filter_map(|label| label.as_str().map(str::to_owned)).collect();
-        Self { root_is_object, is_bare, labels }
+        Self { root_is_object, is_bare, is_single, labels }
     }
 }
 
@@ -206,14 +210,16 @@ mod tests {
         assert_eq!((ask.model.as_str(), ask.prefix.as_str(), ask.message.as_str()), ("m", "S", "U"));
         assert_eq!((ask.max_tokens, ask.top_logprobs), (Some(9), Some(20)));
         let labels = vec!["sport".to_owned(), "other".to_owned()];
-        assert_eq!(
-            ask.format,
-            Format::JsonSchema(SchemaFacts { root_is_object: false, is_bare: false, labels: labels.clone() })
-        );
+        let facts = SchemaFacts { root_is_object: false, is_bare: false, is_single: false, labels };
+        assert_eq!(ask.format, Format::JsonSchema(facts.clone()));
         let object = json!({"type": "object", "properties": {"items": array}});
         let ask = chat(&body(&format(&object))).unwrap();
-        assert_eq!(ask.format, Format::JsonSchema(SchemaFacts { root_is_object: true, is_bare: false, labels }));
+        assert_eq!(ask.format, Format::JsonSchema(SchemaFacts { root_is_object: true, ..facts.clone() }));
         assert!(ask.format.root_is_object());
+        let single =
+            json!({"type": "object", "properties": {"category": {"enum": ["sport", "other"], "type": "string"}}});
+        let ask = chat(&body(&format(&single))).unwrap();
+        assert_eq!(ask.format, Format::JsonSchema(SchemaFacts { root_is_object: true, is_single: true, ..facts }));
     }
 
     #[test]

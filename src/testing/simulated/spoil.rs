@@ -209,7 +209,7 @@ fn with_bad_utf8(body: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::answer::{Style, plain_text};
+    use super::super::answer::{Form, Style, plain_text};
     use super::*;
 
     fn labels() -> Vec<String> {
@@ -224,7 +224,7 @@ mod tests {
         let labels = labels();
         let objects = (1..=3).map(|id| DraftObject::new(id, &labels, vec![0.2, 0.8])).collect();
         let mut draft =
-            Draft { objects, is_wrapped: false, is_bare: false, before: String::new(), after: String::new() };
+            Draft { objects, form: Form::Array, is_bare: false, before: String::new(), after: String::new() };
         spoil_draft(&mut draft, &labels, &mut decided(faults, seed));
         draft.write(Style { labels: &labels, blanks: false }).iter().map(|token| token.text.as_str()).collect()
     }
