@@ -66,6 +66,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "WORDS")]
     pub(crate) about_server: Option<String>,
 
+    /// What benches/peers/run.py wrote with --json for the same items and server: drawn beside the settings
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) peers: Option<PathBuf>,
+
     /// Fits a calibration on half of the items, chosen at random within each category, and writes it here; all figures are
     /// then of the other half, with and without it
     #[arg(long, value_name = "FILE.toml", group = "correction")]

@@ -14,6 +14,7 @@ mod args;
 mod input;
 mod measure;
 mod outputs;
+mod peers;
 mod rows;
 mod table;
 
@@ -32,7 +33,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use slugline::evaluate::{About, Evaluation, Setting, match_labels};
+use slugline::evaluate::{About, Evaluation, Point, Setting, match_labels};
 use slugline::{Categorizer, CategoryId, NewsItem, Stats, Taxonomy};
 
 use self::args::{Args, Planned};
@@ -83,12 +84,14 @@ async fn run(args: &Args) -> Result<End, String> {
     let truths = match_labels(&taxonomy, labelled.iter().map(|labelled| (labelled.line, labelled.label.as_str())))
         .map_err(|error| error.to_string())?;
     let items: Vec<NewsItem> = labelled.into_iter().map(|labelled| labelled.item).collect();
+    let peers = args.peers.as_deref().map(peers::read).transpose()?.unwrap_or_default();
     let mut outputs = Outputs::open(args)?;
     let mut job = Job {
         args,
         about: about_run(args, &taxonomy, items.len()),
         taxonomy,
         truths,
+        peers,
         runs: Vec::new(),
         notes: Vec::new(),
     };
@@ -104,6 +107,7 @@ async fn run(args: &Args) -> Result<End, String> {
             None => job.correction(*planned, categorizer).await,
             Some(_) => Correction::None,
         };
+        job.note_advice(&measured.stats);
         let setting = setting(args, *planned, categorizer, &measured.stats);
         job.runs.push(Run { setting, outcomes: measured.outcomes, stats: measured.stats, correction });
         if stopped_by.is_some() {
@@ -145,6 +149,7 @@ struct Job<'a> {
     about: About,
     taxonomy: Taxonomy,
     truths: Vec<CategoryId>,
+    peers: Vec<Point>,
     runs: Vec<Run>,
     notes: Vec<String>,
 }
@@ -168,6 +173,16 @@ impl Job<'_> {
                 say(&note);
                 self.notes.push(note);
                 Correction::None
+            }
+        }
+    }
+
+    /// Passes on what the servers' prefix caches lack, which makes every setting slower than it need be.
+    fn note_advice(&mut self, stats: &Stats) {
+        for advice in stats.endpoints.iter().filter_map(|endpoint| endpoint.prefix_cache.advice.as_ref()) {
+            let note = format!("Prefix cache: {advice}.");
+            if !self.notes.contains(&note) {
+                self.notes.push(note);
             }
         }
     }
@@ -196,6 +211,7 @@ impl Job<'_> {
         let held_out = fitted.map(|fitted| fitted.held_out.as_slice());
         let mut evaluation = Evaluation::new(self.about.clone(), &self.taxonomy);
         evaluation.notes.clone_from(&self.notes);
+        evaluation.points.clone_from(&self.peers);
         for part in rows::parts(&self.truths, &self.taxonomy, held_out, self.args.skew) {
             for run in &self.runs {
                 rows::add(&mut evaluation, run, &self.truths, &part, &self.taxonomy)
