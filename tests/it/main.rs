@@ -15,3 +15,4 @@ mod run;
 mod sockets;
 mod spans;
 mod support;
+mod tuning;
