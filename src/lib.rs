@@ -40,6 +40,7 @@
 //! - Items share requests ("packs"), and all requests share a prefix of the same bytes, so that the server computes it once.
 //! - Every failure of servers, networks and models is handled below you: retried, asked again, split, waited out, within
 //!   stated bounds. Do not wrap it in another retry loop; look at [`Error::status`] and [`ItemError::status`].
+//! - How many labels are right, and what they cost, is measured on labelled items of your own: [`evaluate`].
 //!
 //! # Features
 //!
@@ -64,6 +65,7 @@ mod categorizer;
 mod dedup;
 mod error;
 mod escalation;
+pub mod evaluate;
 mod item;
 mod limit;
 mod outcome;

@@ -5,6 +5,7 @@ mod categories;
 mod concurrency;
 mod corpus;
 mod endpoints;
+mod evaluation;
 mod failures;
 mod faults;
 mod prefix_cache;
