@@ -76,6 +76,7 @@ pub mod stats;
 pub mod taxonomy;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod tuning;
 
 #[cfg(doc)]
 #[doc = include_str!("../DESIGN.md")]
@@ -100,3 +101,4 @@ pub use self::outcome::{Assignment, Origin, Outcome, Report};
 pub use self::server::{Api, Balance, EndpointConfig};
 pub use self::stats::Stats;
 pub use self::taxonomy::{Category, CategoryId, Taxonomy, TaxonomyError};
+pub use self::tuning::{SizeEvidence, Tuning, TuningReport};

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::error::{FailureKind, ItemErrorKind};
 use crate::outcome::Outcome;
 use crate::server::{EndpointSnapshot, wire::Usage};
+use crate::tuning::TuningReport;
 
 /// What a run has measured so far. Counts are totals since its start.
 #[derive(Clone, Debug, Serialize)]
@@ -63,6 +64,8 @@ pub struct Stats {
     pub latency: Latency,
     /// The most requests that were in flight at once.
     pub max_in_flight: usize,
+    /// What was found about pack sizes, where they are chosen by measurement.
+    pub tuning: Option<TuningReport>,
     /// The endpoints as they are now.
     pub endpoints: Vec<EndpointSnapshot>,
 }
@@ -219,6 +222,7 @@ impl Recorder {
                 max_ms: quantile(1.0),
             },
             max_in_flight: self.max_in_flight,
+            tuning: None,
             endpoints,
         }
     }

@@ -16,3 +16,4 @@ mod run;
 mod sockets;
 mod spans;
 mod support;
+mod tuning;
