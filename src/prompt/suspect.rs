@@ -4,8 +4,20 @@ use crate::NewsItem;
 
 /// What stands in prompts, answers and chat templates and hardly ever in news, in lower case.
 const MARKS: [&str; 14] = [
-    "<|", "|>", "<item", "</item", "&lt;item", "&lt;/item", "[inst", "<<sys", "<start_of_turn", "<think", "\"category\"",
-    "{\"id\"", "{'id'", "```",
+    "<|",
+    "|>",
+    "<item",
+    "</item",
+    "&lt;item",
+    "&lt;/item",
+    "[inst",
+    "<<sys",
+    "<start_of_turn",
+    "<think",
+    "\"category\"",
+    "{\"id\"",
+    "{'id'",
+    "```",
 ];
 
 /// Whether an item is to be asked without neighbours: if it talks a model into anything, then about itself alone.
@@ -18,7 +30,8 @@ pub(crate) fn is_suspect(item: &NewsItem) -> bool {
 
 fn has_mark(text: &str) -> bool {
     // Nearly all texts end here, or have the beginnings of marks at a few places only.
-    let places = text.bytes().enumerate().filter(|(_, byte)| matches!(byte, b'<' | b'|' | b'&' | b'[' | b'"' | b'{' | b'`'));
+    let places =
+        text.bytes().enumerate().filter(|(_, byte)| matches!(byte, b'<' | b'|' | b'&' | b'[' | b'"' | b'{' | b'`'));
     places.map(|(at, _)| &text.as_bytes()[at..]).any(|rest| {
         MARKS.iter().any(|mark| rest.get(..mark.len()).is_some_and(|start| start.eq_ignore_ascii_case(mark.as_bytes())))
     })
