@@ -11,8 +11,8 @@
 //! an item from the source only when there is room, so a slow consumer slows the source down.
 
 mod attempt;
-mod job;
-mod packer;
+pub(crate) mod job;
+pub(crate) mod packer;
 mod settle;
 
 use std::collections::{HashMap, VecDeque};
