@@ -48,6 +48,12 @@ struct Fields<'a> {
 pub(crate) fn read(text: &str, pack_len: usize) -> Reading<'_> {
     let bound = MAX_BYTES_PER_ITEM.saturating_mul(pack_len.max(1));
     if text.len() <= bound {
+        if let Ok(fields) = serde_json::from_str::<Vec<Fields<'_>>>(text) {
+            let len = fields.len();
+            let objects: Vec<_> = fields.into_iter().filter_map(|fields| fields.object(text)).collect();
+            let strict = objects.len() == len;
+            return Reading { objects, strict };
+        }
         let array = serde_json::from_str::<Vec<&RawValue>>(text)
             .or_else(|_| serde_json::from_str::<Wrapped<'_>>(text).map(|wrapped| wrapped.items));
         if let Ok(values) = array {
@@ -99,17 +105,22 @@ fn salvage<'a>(text: &'a str, whole: &'a str, pack_len: usize) -> Vec<Object<'a>
     objects
 }
 
-/// Reads one object. An id may be written as a string of digits: that is another way to write it, not another value.
 fn object<'a>(json: &'a str, whole: &str) -> Option<Object<'a>> {
-    let fields: Fields<'a> = serde_json::from_str(json).ok()?;
-    let id = fields.id.get();
-    let digits = id.strip_prefix('"').and_then(|id| id.strip_suffix('"')).unwrap_or(id);
-    let id = if digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse().ok()? } else { return None };
-    let label_at = match &fields.category {
-        Cow::Borrowed(label) => (label.as_ptr() as usize).checked_sub(whole.as_ptr() as usize),
-        Cow::Owned(_) => None,
-    };
-    Some(Object { id, label: fields.category, label_at })
+    serde_json::from_str::<Fields<'a>>(json).ok()?.object(whole)
+}
+
+impl<'a> Fields<'a> {
+    /// Reads the id. It may be written as a string of digits: that is another way to write it, not another value.
+    fn object(self, whole: &str) -> Option<Object<'a>> {
+        let id = self.id.get();
+        let digits = id.strip_prefix('"').and_then(|id| id.strip_suffix('"')).unwrap_or(id);
+        let id = if digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse().ok()? } else { return None };
+        let label_at = match &self.category {
+            Cow::Borrowed(label) => (label.as_ptr() as usize).checked_sub(whole.as_ptr() as usize),
+            Cow::Owned(_) => None,
+        };
+        Some(Object { id, label: self.category, label_at })
+    }
 }
 
 #[cfg(test)]
