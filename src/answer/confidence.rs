@@ -52,8 +52,15 @@ impl Forms {
     }
 }
 
+/// The byte in what the tokens spell at which a text begins: the last place, since it may be thought over before it is
+/// answered. None when they do not spell it.
+pub(crate) fn start_of(text: &str, tokens: &[Token]) -> Option<usize> {
+    let spelled: String = tokens.iter().map(|token| token.text.as_str()).collect();
+    if spelled.starts_with(text) { Some(0) } else { spelled.rfind(text) }
+}
+
 /// The probabilities of all categories that the alternatives lead to, highest first, for the label that begins at byte
-/// `label_at` of the generated text. None when the tokens do not spell the text, or carry no usable number.
+/// `label_at` of what the tokens spell. None when the tokens do not spell the text, or carry no usable number.
 pub(crate) fn probabilities(
     tokens: &[Token],
     label_at: usize,
@@ -195,6 +202,15 @@ mod tests {
         let tokens = [token("[{\"", 1.0, &[]), token(":\"sp", 0.5, &[(":\"bus", 0.5)]), token("ort\"}", 1.0, &[])];
         let found = probabilities(&tokens, 5, "sport", &forms(&["sport", "business"])).unwrap();
         assert!(close(&found, &[(0, 0.5), (1, 0.5)]), "{found:?}");
+    }
+
+    #[test]
+    fn a_text_is_found_among_tokens_that_spell_more() {
+        let tokens =
+            [token("```", 1.0, &[]), token("json\n", 1.0, &[]), token("[\"", 1.0, &[]), token("a\"]\n```", 1.0, &[])];
+        assert_eq!(start_of("[\"a\"]", &tokens), Some(8));
+        assert_eq!(start_of("[\"a\"]", &tokens[2..]), Some(0));
+        assert_eq!(start_of("[\"b\"]", &tokens), None);
     }
 
     #[test]

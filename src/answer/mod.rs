@@ -74,7 +74,9 @@ pub(crate) fn understand(
         AnswerForm::Objects => read::read(text, pack_len),
         AnswerForm::Bare => read::read_bare(text),
     };
-    let tokens = tokens.map(|tokens| (tokens, confidence::Forms::of(taxonomy)));
+    // The tokens may spell more than the text: llama.cpp takes a code fence off, but leaves it among the tokens.
+    let start_of = |tokens| Some((tokens, confidence::start_of(text, tokens)?, confidence::Forms::of(taxonomy)));
+    let tokens = tokens.and_then(start_of);
     check::check(&reading.objects, pack_len, was_cut, taxonomy)
         .into_iter()
         .map(|checked| {
@@ -82,8 +84,8 @@ pub(crate) fn understand(
                 category,
                 probabilities: tokens
                     .as_ref()
-                    .and_then(|(tokens, forms)| {
-                        confidence::probabilities(tokens, object.label_at?, &object.label, forms)
+                    .and_then(|(tokens, start, forms)| {
+                        confidence::probabilities(tokens, start + object.label_at?, &object.label, forms)
                     })
                     .unwrap_or_default(),
             })

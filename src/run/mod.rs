@@ -12,9 +12,9 @@
 
 mod attempt;
 mod escalate;
-mod job;
+pub(crate) mod job;
 mod lane;
-mod packer;
+pub(crate) mod packer;
 mod settle;
 mod shared;
 mod stop;
