@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::answer::AnswerForm;
 use crate::answer::schema::Schemas;
+use crate::answer::{AnswerForm, Reader};
 use crate::calibration::{self, Calibration};
 use crate::categorizer::Categorizer;
 use crate::error::Error;
@@ -172,7 +172,7 @@ impl CategorizerBuilder {
     }
 
     /// Whether a run without a [`calibration`](Self::calibration) measures what the model gives each label at each position
-    /// of a pack, and evens the positions out once each has seen 50 items. It leaves the mix of labels over the whole
+    /// of a pack, and evens the positions out once each has seen 50 items. The items of a pack then stand in random order. It leaves the mix of labels over the whole
     /// stream as it is. All endpoints must have the same model. Default: false.
     #[must_use]
     pub fn even_positions(mut self, wanted: bool) -> Self {
@@ -356,6 +356,7 @@ impl CategorizerBuilder {
         drop(first_models);
         let shared = Shared {
             schemas: Schemas::new(&taxonomy, settings.answer_form),
+            reader: Reader::new(&taxonomy, settings.answer_form),
             calibrations: self.calibrations.iter().map(|of| calibration::Ready::new(of, &taxonomy)).collect(),
             escalation: self.escalation.clone(),
             stronger,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use slugline::{Categorizer, CategorizerBuilder, Taxonomy};
 
-use super::server::{ServerArgs, one_line, with};
+use super::server::{ServerArgs, read_args, with};
 
 /// Categorizes news items: a JSON object per line in, one per line out.
 ///
@@ -45,15 +45,7 @@ pub(crate) struct Args {
 impl Args {
     /// Reads the command line. An error is the exit code after help or a complaint was printed.
     pub(crate) fn read() -> Result<Self, ExitCode> {
-        Self::try_parse().map_err(|error| {
-            if !error.use_stderr() {
-                // Help or the version, as asked for. Nobody is left to tell if they cannot be printed.
-                let _ = error.print();
-                return ExitCode::SUCCESS;
-            }
-            super::complain(&one_line(&error.to_string()));
-            ExitCode::FAILURE
-        })
+        read_args(super::complain)
     }
 
     /// The categorizer that the flags describe.

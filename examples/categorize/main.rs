@@ -13,7 +13,6 @@
 mod args;
 mod input;
 mod output;
-mod stop;
 
 #[path = "../support/files.rs"]
 mod files;
@@ -23,6 +22,8 @@ mod lines;
 mod progress;
 #[path = "../support/server.rs"]
 mod server;
+#[path = "../support/stop.rs"]
+mod stop;
 #[path = "../support/summary.rs"]
 mod summary;
 

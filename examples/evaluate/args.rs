@@ -7,7 +7,7 @@ use clap::{Parser, ValueEnum};
 use slugline::calibration::Calibration;
 use slugline::{AnswerForm, Categorizer, CategorizerBuilder, EndpointConfig, Escalation, Taxonomy};
 
-use super::server::{ServerArgs, one_line, with};
+use super::server::{ServerArgs, read_args, with};
 
 /// Measures how many labels are right, and how many items per second that costs, on labelled items of your own.
 ///
@@ -148,15 +148,7 @@ impl Planned {
 impl Args {
     /// Reads the command line. An error is the exit code after help or a complaint was printed.
     pub(crate) fn read() -> Result<Self, ExitCode> {
-        Self::try_parse().map_err(|error| {
-            if !error.use_stderr() {
-                // Help or the version, as asked for. Nobody is left to tell if they cannot be printed.
-                let _ = error.print();
-                return ExitCode::SUCCESS;
-            }
-            super::complain(&one_line(&error.to_string()));
-            ExitCode::FAILURE
-        })
+        read_args(super::complain)
     }
 
     /// The settings, each once, in the order of the flags. `skipped` hears of those that make no sense.

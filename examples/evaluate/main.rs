@@ -26,7 +26,7 @@ mod lines;
 mod progress;
 #[path = "../support/server.rs"]
 mod server;
-#[path = "../categorize/stop.rs"]
+#[path = "../support/stop.rs"]
 mod stop;
 
 use std::io::{self, Write};

@@ -2,9 +2,10 @@
 
 use std::fmt::Write;
 use std::num::NonZeroU32;
+use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Parser};
 use slugline::{Categorizer, CategorizerBuilder, Taxonomy};
 
 /// The servers.
@@ -90,8 +91,21 @@ pub(crate) fn with<T>(
     }
 }
 
+/// Reads a command line. The error is the exit code after help, or one line of complaint, was printed.
+pub(crate) fn read_args<A: Parser>(complain: impl FnOnce(&str)) -> Result<A, ExitCode> {
+    A::try_parse().map_err(|error| {
+        if !error.use_stderr() {
+            // Help or the version, as asked for. Nobody is left to tell if they cannot be printed.
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        complain(&one_line(&error.to_string()));
+        ExitCode::FAILURE
+    })
+}
+
 /// clap's complaint without its usage text, which --help shows.
-pub(crate) fn one_line(complaint: &str) -> String {
+fn one_line(complaint: &str) -> String {
     let mut out = String::new();
     for paragraph in complaint.split("\n\n").map(str::trim) {
         if paragraph.is_empty() || paragraph.starts_with("Usage:") || paragraph.starts_with("For more information") {

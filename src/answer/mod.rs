@@ -61,34 +61,46 @@ pub(crate) enum Fault {
     Cut,
 }
 
-/// Reads and checks a whole answer: what the pack's items, in order, got.
-pub(crate) fn understand(
-    text: &str,
+/// Reads answers about one taxonomy in one form.
+#[derive(Debug)]
+pub(crate) struct Reader {
     form: AnswerForm,
-    was_cut: bool,
-    tokens: Option<&[confidence::Token]>,
-    pack_len: usize,
-    taxonomy: &Taxonomy,
-) -> Vec<Result<Label, Fault>> {
-    let reading = match form {
-        AnswerForm::Objects => read::read(text, pack_len),
-        AnswerForm::Bare => read::read_bare(text),
-    };
-    // The tokens may spell more than the text: llama.cpp takes a code fence off, but leaves it among the tokens.
-    let start_of = |tokens| Some((tokens, confidence::start_of(text, tokens)?, confidence::Forms::of(taxonomy)));
-    let tokens = tokens.and_then(start_of);
-    check::check(&reading.objects, pack_len, was_cut, taxonomy)
-        .into_iter()
-        .map(|checked| {
-            checked.map(|(category, object)| Label {
-                category,
-                probabilities: tokens
-                    .as_ref()
-                    .and_then(|(tokens, start, forms)| {
-                        confidence::probabilities(tokens, start + object.label_at?, &object.label, forms)
-                    })
-                    .unwrap_or_default(),
+    taxonomy: Taxonomy,
+    /// Made once, since it is the same for every answer.
+    forms: confidence::Forms,
+}
+
+impl Reader {
+    pub(crate) fn new(taxonomy: &Taxonomy, form: AnswerForm) -> Self {
+        Self { form, taxonomy: taxonomy.clone(), forms: confidence::Forms::of(taxonomy) }
+    }
+
+    /// Reads and checks a whole answer: what the pack's items, in order, got.
+    pub(crate) fn understand(
+        &self,
+        text: &str,
+        was_cut: bool,
+        tokens: Option<&[confidence::Token]>,
+        pack_len: usize,
+    ) -> Vec<Result<Label, Fault>> {
+        let reading = match self.form {
+            AnswerForm::Objects => read::read(text, pack_len),
+            AnswerForm::Bare => read::read_bare(text),
+        };
+        // The tokens may spell more than the text: llama.cpp takes a code fence off, but leaves it among the tokens.
+        let tokens = tokens.and_then(|tokens| Some((tokens, confidence::start_of(text, tokens)?)));
+        let probabilities_of = |object: &read::Object<'_>| {
+            let (tokens, start) = tokens?;
+            confidence::probabilities(tokens, start + object.label_at?, &object.label, &self.forms)
+        };
+        check::check(&reading.objects, pack_len, was_cut, &self.taxonomy)
+            .into_iter()
+            .map(|checked| {
+                checked.map(|(category, object)| Label {
+                    category,
+                    probabilities: probabilities_of(object).unwrap_or_default(),
+                })
             })
-        })
-        .collect()
+            .collect()
+    }
 }

@@ -8,7 +8,7 @@ use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
 use super::Shared;
-use crate::answer::{self, Fault, Label};
+use crate::answer::{Fault, Label};
 use crate::error::Failure;
 use crate::prompt::clean::CleanText;
 use crate::prompt::frame::{self, CLOSING_TOKENS, FRAME_TOKENS};
@@ -56,14 +56,7 @@ pub(super) async fn attempt(shared: Arc<Shared>, texts: Vec<Arc<CleanText>>, adm
             }
             let was_cut = completion.finish == Finish::Length;
             let tokens = completion.tokens.as_deref();
-            let labels = answer::understand(
-                &completion.text,
-                shared.settings.answer_form,
-                was_cut,
-                tokens,
-                texts.len(),
-                &shared.taxonomy,
-            );
+            let labels = shared.reader.understand(&completion.text, was_cut, tokens, texts.len());
             AttemptResult::Answered { labels, latency, usage: completion.usage }
         }
     };

@@ -1,5 +1,7 @@
 //! What becomes of answers that are not sure enough: asked again, within a share of requests, and never lost.
 
+use std::sync::Arc;
+
 use futures_core::Stream;
 
 use super::Run;
@@ -12,7 +14,7 @@ use crate::taxonomy::CategoryId;
 impl<S: Stream<Item = NewsItem>> Run<S> {
     /// Takes a valid answer for an item: settles the item, or asks again if the answer is not sure enough.
     pub(super) fn opinion(&mut self, mut item: Item, assignment: Assignment) {
-        let shared = std::sync::Arc::clone(&self.shared);
+        let shared = Arc::clone(&self.shared);
         let Some(escalation) = shared.escalation.as_ref().filter(|_| self.escalates) else {
             return self.settled(item, Ok(assignment));
         };
@@ -89,11 +91,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         tracing::warn!(%error, "the endpoint of the escalation is lost; items keep their first answers");
         self.stronger_is_lost = true;
         let mut items = self.lane(Tier::Stronger).drain();
-        let (lost, delayed) =
-            std::mem::take(&mut self.delayed).into_iter().partition(|(_, pack)| pack.tier == Tier::Stronger);
-        self.delayed = delayed;
-        let lost: Vec<_> = lost;
-        items.extend(lost.into_iter().flat_map(|(_, pack)| pack.items));
+        let delayed = self.delayed.extract_if(.., |(_, pack)| pack.tier == Tier::Stronger);
+        items.extend(delayed.flat_map(|(_, pack)| pack.items));
         items.into_iter().for_each(|item| self.settle_escalated(item));
     }
 }

@@ -362,8 +362,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         if pack.items.iter().all(|item| item.attempts == 0) {
             self.budget.deposit();
             self.first_requests += 1;
-            if let (Some(tuner), true) = (&mut self.tuner, measured == Some(pack.len())) {
-                pack.measures = tuner.sent().then_some((pack.len(), 0));
+            if let (Some(tuner), Some(size)) = (&mut self.tuner, measured) {
+                pack.measures = tuner.sent(pack.len() == size).then_some((size, 0));
             }
         }
         pack.span = tracing::debug_span!(

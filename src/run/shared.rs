@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::answer::AnswerForm;
 use crate::answer::schema::Schemas;
+use crate::answer::{AnswerForm, Reader};
 use crate::calibration;
 use crate::escalation::Escalation;
 use crate::prompt::Prefix;
@@ -19,6 +19,7 @@ pub(crate) struct Shared {
     pub(crate) taxonomy: Taxonomy,
     pub(crate) prefix: Prefix,
     pub(crate) schemas: Schemas,
+    pub(crate) reader: Reader,
     pub(crate) estimator: TokenEstimator,
     pub(crate) tokens: Option<Arc<dyn CountTokens>>,
     pub(crate) pool: Arc<Pool>,

@@ -11,6 +11,8 @@ const PACKS_TO_SETTLE: usize = 12;
 const CHECKS_TO_SETTLE: usize = 20;
 /// The share of both that is enough when some packs failed.
 const ENOUGH: f64 = 0.75;
+/// A size that has not brought enough after so many packs is passed over: perhaps its packs do not fit the context.
+const PACKS_TO_GIVE_UP: usize = 4 * PACKS_TO_SETTLE;
 /// How many packs are remembered for a size: older ones say little of the server as it is now.
 const REMEMBERED_PACKS: usize = 64;
 /// How many checks are remembered for a size.
@@ -105,12 +107,13 @@ impl Tuner {
         pack_size
     }
 
-    /// A pack of the next size was sent; whether it measures the size.
-    pub(crate) fn sent(&mut self) -> bool {
+    /// A pack for the next size was sent, full or part-filled; whether it measures the size.
+    pub(crate) fn sent(&mut self, is_full: bool) -> bool {
         let Some(block) = &mut self.block else { return false };
-        let measures = block.to_skip == 0;
+        let is_after_others = block.to_skip == 0;
         block.to_skip = block.to_skip.saturating_sub(1);
-        self.sizes[block.at].sent += usize::from(measures);
+        self.sizes[block.at].sent += usize::from(is_after_others);
+        let measures = is_after_others && is_full;
         block.left = block.left.saturating_sub(1);
         if block.left == 0 {
             self.block = None;
@@ -122,7 +125,7 @@ impl Tuner {
     fn plan(&self, in_flight: usize, random: &mut fastrand::Rng) -> Block {
         let block = |at: usize, packs: usize| Block { at, to_skip: in_flight, left: in_flight + packs };
         if !self.is_settled {
-            let lacking = (0..self.sizes.len()).filter(|&at| !self.sizes[at].has_enough());
+            let lacking = (0..self.sizes.len()).filter(|&at| self.sizes[at].is_wanting());
             let at = lacking.min_by_key(|&at| self.sizes[at].sent).unwrap_or(self.chosen);
             return block(at, PACKS_TO_SETTLE);
         }
@@ -197,7 +200,7 @@ impl Tuner {
     }
 
     fn choose(&mut self) {
-        if !self.sizes.iter().all(Candidate::has_enough) {
+        if self.sizes.iter().any(Candidate::is_wanting) {
             return;
         }
         let acceptable = (0..self.sizes.len()).filter(|&at| self.is_acceptable(&self.sizes[at]));
@@ -213,12 +216,13 @@ impl Tuner {
                 "another pack size is better"
             );
             self.chosen = best;
+            self.block = None;
         }
         self.is_settled = true;
     }
 
     fn is_acceptable(&self, size: &Candidate) -> bool {
-        size.agreement() >= self.least_agreement
+        size.has_enough() && size.agreement() >= self.least_agreement
     }
 }
 
@@ -234,6 +238,11 @@ impl Candidate {
     fn has_enough(&self) -> bool {
         let checks = if self.pack_size == 1 { usize::MAX } else { self.checks.len() };
         self.recent.len() as f64 >= ENOUGH * PACKS_TO_SETTLE as f64 && checks as f64 >= ENOUGH * CHECKS_TO_SETTLE as f64
+    }
+
+    /// Whether a choice should wait for more of it.
+    fn is_wanting(&self) -> bool {
+        !self.has_enough() && self.sent < PACKS_TO_GIVE_UP
     }
 
     fn agreement(&self) -> f64 {
@@ -260,7 +269,7 @@ mod tests {
         let mut used = Vec::new();
         for _ in 0..packs {
             let size = tuner.next_size(0, &mut random);
-            assert!(tuner.sent());
+            assert!(tuner.sent(true));
             used.push(size);
             let latency = Duration::from_secs_f64(latency_s(size));
             tuner.answered(size, Measured { valid_items: size, in_flight: 1, latency });
@@ -300,12 +309,33 @@ mod tests {
     }
 
     #[test]
+    fn a_size_that_does_not_fit_is_passed_over() {
+        let mut tuner = Tuner::new(&Tuning::auto(), 3);
+        let mut random = fastrand::Rng::with_seed(1);
+        for _ in 0..400 {
+            let size = tuner.next_size(0, &mut random);
+            let fits = size <= 4;
+            if tuner.sent(fits) {
+                let latency = Duration::from_secs_f64(0.5 + 0.1 * size as f64);
+                tuner.answered(size, Measured { valid_items: size, in_flight: 1, latency });
+                (0..size).for_each(|_| {
+                    if tuner.wants_check(size, &mut random) {
+                        tuner.checked(size, true);
+                    }
+                });
+            }
+        }
+        let report = tuner.report();
+        assert_eq!((report.pack_size, report.is_settled), (4, true), "{report:?}");
+    }
+
+    #[test]
     fn packs_with_others_around_them_measure_nothing() {
         let mut tuner = Tuner::new(&Tuning::auto(), 3);
         let mut random = fastrand::Rng::with_seed(1);
         let mut measure = |_| {
             tuner.next_size(5, &mut random);
-            tuner.sent()
+            tuner.sent(true)
         };
         let measures: Vec<bool> = (0..17).map(&mut measure).collect();
         assert_eq!(measures.iter().filter(|measures| **measures).count(), PACKS_TO_SETTLE);

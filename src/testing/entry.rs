@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::NewsItem;
-use crate::answer::{self, AnswerForm};
+use crate::answer::{AnswerForm, Reader};
 use crate::prompt::clean::CleanText;
 use crate::run::job::Item;
 use crate::run::packer::Packer;
@@ -15,9 +15,9 @@ use crate::taxonomy::Taxonomy;
 /// # Panics
 /// When the reader breaks its contract: one result for each item, each label of the taxonomy.
 pub fn read_answer(text: &str, pack_len: usize, was_cut: bool, taxonomy: &Taxonomy) -> Vec<Option<String>> {
-    let bare = answer::understand(text, AnswerForm::Bare, was_cut, None, 1, taxonomy);
+    let bare = Reader::new(taxonomy, AnswerForm::Bare).understand(text, was_cut, None, 1);
     assert_eq!(bare.len(), 1, "one result for the item");
-    let labels = answer::understand(text, AnswerForm::Objects, was_cut, None, pack_len, taxonomy);
+    let labels = Reader::new(taxonomy, AnswerForm::Objects).understand(text, was_cut, None, pack_len);
     assert_eq!(labels.len(), pack_len, "one result for each item");
     let id_of = |category| taxonomy.at(category).map(|category| category.id.to_string());
     labels.into_iter().map(|label| label.ok().map(|label| id_of(label.category).expect("a known category"))).collect()
@@ -34,7 +34,8 @@ pub fn read_response(http_status: u16, body: &[u8], pack_len: usize, taxonomy: &
     match judge(Attempt::Response(response), &"http://fuzz".into(), "the text of the request", Some(KEY)) {
         Verdict::Answer(completion) => {
             let tokens = completion.tokens.as_deref();
-            let labels = answer::understand(&completion.text, AnswerForm::Objects, false, tokens, pack_len, taxonomy);
+            let reader = Reader::new(taxonomy, AnswerForm::Objects);
+            let labels = reader.understand(&completion.text, false, tokens, pack_len);
             for label in labels.into_iter().flatten() {
                 assert!(label.probabilities.iter().all(|(_, share)| (0.0..=1.0).contains(share)), "a probability");
                 let sum: f32 = label.probabilities.iter().map(|(_, share)| share).sum();
