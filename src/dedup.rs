@@ -21,6 +21,11 @@ impl TextHash {
         hash.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
         Self(hash)
     }
+
+    #[cfg(feature = "ledger")]
+    pub(crate) fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
 }
 
 /// A copy that waits for the answer to its original.
@@ -77,6 +82,12 @@ impl Dedup {
                 Seen::Answered(Box::new(copy.answered(original, assignment)))
             }
         }
+    }
+
+    /// The text of an original that is on its way.
+    #[cfg(feature = "ledger")]
+    pub(crate) fn text_of(&self, index: u64) -> Option<TextHash> {
+        self.asked.get(&index).copied()
     }
 
     /// The original was settled: gives the outcomes of its copies.

@@ -15,6 +15,8 @@ mod escalate;
 mod job;
 mod lane;
 mod packer;
+#[cfg(feature = "ledger")]
+mod recall;
 mod settle;
 
 use std::collections::{HashMap, VecDeque};
@@ -62,6 +64,9 @@ pub(crate) struct Shared {
     /// The endpoint with the stronger model, where the escalation has one.
     pub(crate) stronger: Option<Arc<Pool>>,
     pub(crate) escalation: Option<Escalation>,
+    /// Where answers are kept, and what they are kept under.
+    #[cfg(feature = "ledger")]
+    pub(crate) ledger: Option<(crate::ledger::Ledger, crate::ledger::Questions)>,
     /// At most one for each model.
     pub(crate) calibrations: Vec<calibration::Ready>,
     pub(crate) settings: Settings,
@@ -180,6 +185,8 @@ pub(crate) struct Run<S> {
     queue_watch: JoinSet<()>,
     queue_seen_at: Option<Instant>,
     outcomes: VecDeque<Outcome>,
+    #[cfg(feature = "ledger")]
+    recall: recall::Recall,
     dedup: Dedup,
     /// What the model gives each label at each position, where positions are to be evened out.
     priors: PriorCounts,
@@ -203,10 +210,14 @@ pub(crate) struct Run<S> {
 impl<S: Stream<Item = NewsItem>> Run<S> {
     pub(crate) fn new(shared: Arc<Shared>, source: S, stop: &Stop) -> Self {
         let pack_size = shared.settings.pack_size;
-        Self::with_pack_size(shared, source, stop, pack_size, true)
+        #[cfg_attr(not(feature = "ledger"), expect(unused_mut, reason = "only a ledger is set"))]
+        let mut run = Self::with_pack_size(shared, source, stop, pack_size, true);
+        #[cfg(feature = "ledger")]
+        run.use_ledger();
+        run
     }
 
-    /// A run whose packs have another size than the settings say.
+    /// A run whose packs have another size than the settings say, and which uses no ledger.
     pub(crate) fn with_pack_size(
         shared: Arc<Shared>,
         source: S,
@@ -231,6 +242,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             queue_watch: JoinSet::new(),
             queue_seen_at: None,
             outcomes: VecDeque::new(),
+            #[cfg(feature = "ledger")]
+            recall: recall::Recall::default(),
             dedup: Dedup::default(),
             priors: PriorCounts::new(shared.taxonomy.len()),
             first_requests: 0,
@@ -266,10 +279,14 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
                 | self.poll_source(cx)
                 | self.poll_admission(cx)
                 | self.poll_timer(cx);
+            #[cfg(feature = "ledger")]
+            let has_changed = has_changed | self.poll_ledger(cx);
             if has_changed {
                 continue;
             }
             let is_done = self.unsettled == 0 && self.source.is_none();
+            #[cfg(feature = "ledger")]
+            let is_done = is_done && self.recall.is_empty();
             return if is_done { Poll::Ready(None) } else { Poll::Pending };
         }
     }
@@ -295,6 +312,10 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         let mut has_changed = false;
         let room = self.room();
         while self.unsettled < room && self.outcomes.len() < MOST_WAITING_OUTCOMES {
+            #[cfg(feature = "ledger")]
+            if self.recall.is_full() {
+                break;
+            }
             let Some(source) = &mut self.source else { break };
             let Poll::Ready(item) = source.as_mut().poll_next(cx) else { break };
             has_changed = true;
@@ -358,10 +379,17 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             None => text,
         };
         match self.dedup.see(&text, index, &item.id) {
-            Seen::New => self.lane(Tier::First).packer.push(Item::new(index, item.id, text)),
+            Seen::New => self.ask(Item::new(index, item.id, text)),
             Seen::Waits => {}
             Seen::Answered(outcome) => self.emit(*outcome),
         }
+    }
+
+    /// Asks for the first time, unless the ledger has the answer.
+    fn ask(&mut self, item: Item) {
+        #[cfg(feature = "ledger")]
+        let Some(item) = self.recall(item) else { return };
+        self.lane(Tier::First).packer.push(item);
     }
 
     fn lane(&mut self, tier: Tier) -> &mut Lane {
@@ -525,6 +553,12 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
 
     /// Settles an item and its copies.
     fn settled(&mut self, item: Item, result: Result<Assignment, ItemError>) {
+        #[cfg(feature = "ledger")]
+        self.record(&item, &result);
+        self.conclude(item, result);
+    }
+
+    fn conclude(&mut self, item: Item, result: Result<Assignment, ItemError>) {
         let copies = self.dedup.settle(item.index, &item.id, &result);
         self.outcome(item.index, item.id, result);
         for copy in copies {
@@ -538,6 +572,12 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
 
     fn emit(&mut self, outcome: Outcome) {
         self.unsettled -= 1;
+        #[cfg(feature = "ledger")]
+        let Some(outcome) = self.recall.hold(outcome) else { return };
+        self.hand_on(outcome);
+    }
+
+    fn hand_on(&mut self, outcome: Outcome) {
         self.recorder.settled(&outcome);
         self.outcomes.push_back(outcome);
     }

@@ -7,6 +7,7 @@ mod corpus;
 mod endpoints;
 mod failures;
 mod faults;
+mod ledger;
 mod prompt;
 mod props;
 mod quality;
