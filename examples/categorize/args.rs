@@ -7,12 +7,16 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use slugline::{Categorizer, CategorizerBuilder, Taxonomy};
+use slugline::{Categorizer, CategorizerBuilder, Ledger, Taxonomy};
 
 /// Categorizes news items: a JSON object per line in, one per line out.
 ///
 /// Input lines are {"id", "title", "body", ...}. Output lines are {"id", "category", "name", "confidence", ...} or
 /// {"id", "error": {"kind", "message", ...}}, one for each input line, in the order in which they are settled.
+///
+/// With --ledger a run that was ended at any moment goes on when the same command is given again: every answer is kept in
+/// the ledger before it is written to the output, each output line also has the number of its input "line", and the output
+/// is added to instead of replaced. Lines with an error that may pass are taken out and their items tried again.
 ///
 /// Exit code 0: all are categorized. 2: finished, but some have errors. 1: it could not start or had to stop; what was
 /// settled by then is written.
@@ -23,7 +27,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE.jsonl")]
     pub(crate) input: PathBuf,
 
-    /// Where the outcomes go, replacing what is there; - is standard output
+    /// Where the outcomes go, replacing what is there unless there is a ledger; - is standard output
     #[arg(long, value_name = "FILE.jsonl")]
     pub(crate) output: PathBuf,
 
@@ -71,6 +75,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME")]
     api_key_env: Option<String>,
 
+    /// Where answers are kept, so that nothing is asked twice and the same command goes on after any end
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ledger: Option<PathBuf>,
+
     /// Where the figures of the run go at its end, as JSON
     #[arg(long, value_name = "FILE.json")]
     pub(crate) stats: Option<PathBuf>,
@@ -90,7 +98,7 @@ impl Args {
         })
     }
 
-    /// The categorizer that the flags describe.
+    /// The categorizer that the flags describe. Opens the ledger, which keeps a second process with the same one away.
     pub(crate) fn categorizer(&self) -> Result<Categorizer, String> {
         let taxonomy = Taxonomy::load(&self.taxonomy).map_err(|error| error.to_string())?;
         let mut builder = Categorizer::builder(taxonomy).model(&self.model);
@@ -107,6 +115,8 @@ impl Args {
         let builder = with(builder, self.requests_per_minute, CategorizerBuilder::requests_per_minute);
         let builder = with(builder, self.tokens_per_minute, CategorizerBuilder::tokens_per_minute);
         let builder = with(builder, self.patience, CategorizerBuilder::patience);
+        let ledger = self.ledger.as_ref().map(Ledger::open).transpose().map_err(|error| error.to_string())?;
+        let builder = with(builder, ledger, CategorizerBuilder::ledger);
         builder.build().map_err(|error| error.to_string())
     }
 
