@@ -50,7 +50,7 @@ const SUBJECTS: [(&str, &str); 5] = [
 /// Items that may be in flight: three servers, at most 25 requests each, three items a request.
 const MOST_IN_FLIGHT: usize = 3 * 25 * 3;
 /// What the faults make of the number of items asked differs between two runs by less than this share.
-const SLACK: f64 = 0.05;
+const SLACK: f64 = 0.02;
 
 fn main() -> ExitCode {
     match run(&Arguments::parse()) {

@@ -84,7 +84,8 @@ async fn run(args: &Args) -> Result<End, String> {
         None => Output::create(&args.output),
     };
     let output = output.map_err(|error| about("create output", &args.output, &error))?;
-    let (counts, invalid) = (Counts { done: done.len(), failed: done.failed, total: None }, done.invalid);
+    let (counts, invalid) =
+        (Counts { done: done.len(), before: done.len(), failed: done.failed, total: None }, done.invalid);
     let Input { items, notices, position } =
         source.read(done).map_err(|error| format!("cannot start a thread: {}", lower_case(&error)))?;
 
@@ -111,10 +112,7 @@ async fn run(args: &Args) -> Result<End, String> {
     let written = output.lines();
     let end = match worked.and_then(|stopped_by| output.finish().map(|()| stopped_by)) {
         Err(error) => End::Stopped { reason: about("write output", &args.output, &error) },
-        Ok(Some(reason)) => {
-            let remedy = if args.ledger.is_some() { "; the same command goes on from there" } else { "" };
-            End::Stopped { reason: format!("{reason} (stopped with {written} lines written{remedy})") }
-        }
+        Ok(Some(reason)) => End::Stopped { reason: format!("{reason} (stopped with {written} lines written)") },
         Ok(None) if counts.failed > 0 => End::SomeFailed { failed: counts.failed },
         Ok(None) => End::AllCategorized,
     };

@@ -251,6 +251,42 @@ async fn a_stopped_run_leaves_what_was_not_attempted_for_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_item_that_is_asked_again_is_written_once_when_it_is_final() {
+    let folder = Folder::new();
+    let server = ScriptedTransport::new(|asked: &Asked| {
+        let share = if asked.items.len() == 1 { 0.9 } else { 0.4 };
+        Reply::probabilities(asked.items.iter().map(|item| vec![(right_label(item), share), ("other", 0.1)]))
+    });
+    let ledger = Ledger::open(folder.file()).unwrap();
+    let escalation = Escalation::below(0.85).at_most(1.0);
+    let categorizer = builder(&[&server]).escalate(escalation).ledger(ledger.clone()).build().unwrap();
+    let first = categorizer.categorize(items(30)).await;
+    check_all_there(&first, 30);
+    assert!(first.stats.escalated >= 5, "{}", first.stats.escalated);
+    assert_eq!((ledger.stats().answers, ledger.stats().failures), (30, 0));
+    let second = categorizer.categorize(items(30)).await;
+    assert_eq!((second.stats.from_ledger, second.stats.requests), (30, 0));
+    let first_answers = |report: &slugline::Report| -> Vec<_> {
+        report.outcomes.iter().map(|outcome| outcome.result.clone().unwrap().origin.first_answer).collect()
+    };
+    assert_eq!(first_answers(&first), first_answers(&second));
+}
+
+#[tokio::test(start_paused = true)]
+async fn runs_at_the_same_time_share_a_ledger() {
+    let folder = Folder::new();
+    let server = ScriptedTransport::new(|asked| right(asked).after(Duration::from_millis(50)));
+    let ledger = Ledger::open(folder.file()).unwrap();
+    let categorizer = builder(&[&server]).ledger(ledger.clone()).build().unwrap();
+    let runs = (0..4).map(|_| categorizer.categorize(items(200)));
+    for report in futures_util::future::join_all(runs).await {
+        check_all_there(&report, 200);
+        assert_eq!(report.categorized(), 200);
+    }
+    assert_eq!(ledger.stats().answers, 200);
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_policy_hands_on_what_is_written() {
     let policies = [
         SyncPolicy::Group,
