@@ -175,7 +175,7 @@ struct Found {
 /// Checks every line of an output. Only one that is not whole yet may have a torn end.
 fn check(output: &Path, expected: &[Expected], is_whole: bool) -> Result<Found> {
     #[derive(Deserialize)]
-    struct Line {
+    struct Written {
         id: Option<String>,
         line: usize,
         category: Option<String>,
@@ -189,7 +189,7 @@ fn check(output: &Path, expected: &[Expected], is_whole: bool) -> Result<Found> 
     let mut seen = vec![false; expected.len()];
     for text in bytes[..end].split_inclusive(|&byte| byte == b'\n') {
         let text = String::from_utf8_lossy(text);
-        let line: Line = serde_json::from_str(&text).map_err(|error| format!("torn line {text:?}: {error}"))?;
+        let line: Written = serde_json::from_str(&text).map_err(|error| format!("torn line {text:?}: {error}"))?;
         let at = line.line.checked_sub(1).filter(|at| *at < expected.len()).ok_or("a line of no input")?;
         if std::mem::replace(&mut seen[at], true) {
             return Err(format!("doubled: {text}").into());

@@ -70,7 +70,7 @@ impl Done {
             return Err(foreign(1, "is not of a run with --ledger"));
         }
         if passing > 0 {
-            done.rewrite(path)?;
+            rewrite(path)?;
         } else if !rest.is_empty() {
             let file = OpenOptions::new().write(true).open(path)?;
             file.set_len(end)?;
@@ -111,23 +111,6 @@ impl Done {
         }
         self.lines.insert(written.line, hash(written.id.as_deref())).is_none()
     }
-
-    /// Takes the lines out whose errors may pass. The output is there at any moment, the old one or the new one.
-    fn rewrite(&self, path: &Path) -> io::Result<()> {
-        let path = path.canonicalize()?;
-        let mut new_path = OsString::from(&path);
-        new_path.push(".new");
-        let mut new = BufWriter::new(File::create(&new_path)?);
-        each_line(&path, |_, line| {
-            let Ok(written) = serde_json::from_slice::<Written>(line) else { return Ok(false) };
-            if !written.may_pass() {
-                new.write_all(line)?;
-            }
-            Ok(true)
-        })?;
-        new.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-        std::fs::rename(new_path, path)
-    }
 }
 
 impl Written {
@@ -136,6 +119,23 @@ impl Written {
         let status = self.error.as_ref().and_then(|error| error.status.as_deref());
         status.is_some_and(|status| status != "permanent")
     }
+}
+
+/// Takes the lines out whose errors may pass. The output is there at any moment, the old one or the new one.
+fn rewrite(path: &Path) -> io::Result<()> {
+    let path = path.canonicalize()?;
+    let mut new_path = OsString::from(&path);
+    new_path.push(".new");
+    let mut new = BufWriter::new(File::create(&new_path)?);
+    each_line(&path, |_, line| {
+        let Ok(written) = serde_json::from_slice::<Written>(line) else { return Ok(false) };
+        if !written.may_pass() {
+            new.write_all(line)?;
+        }
+        Ok(true)
+    })?;
+    new.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+    std::fs::rename(new_path, path)
 }
 
 /// Gives each whole line, with its end, until one is not wanted or torn. Gives the beginning of what is left, which is

@@ -137,16 +137,14 @@ pub(crate) fn read(
 }
 
 fn answer(reader: &mut Reader<'_>, taxonomy: &Taxonomy, prompt_version: &PromptVersion) -> Option<Assignment> {
-    let category = taxonomy.at(reader.category()?? as usize)?;
-    let id = |position: Option<u16>| match position {
-        None => Some(None),
-        Some(position) => taxonomy.at(position as usize).map(|category| Some(category.id.clone())),
-    };
+    let category = taxonomy.at(reader.number()?.into())?;
+    // No taxonomy has a category at the position that means none.
+    let id = |position: u16| taxonomy.at(position.into()).map(|category| category.id.clone());
     Some(Assignment {
         category: category.id.clone(),
         name: category.name.as_str().into(),
         is_fallback: category.fallback,
-        confidence: reader.share()?,
+        confidence: Some(reader.share()?).filter(|share| !share.is_nan()),
         runners_up: reader.shares(taxonomy)?,
         probabilities: reader.shares(taxonomy)?.into(),
         origin: Origin {
@@ -156,9 +154,9 @@ fn answer(reader: &mut Reader<'_>, taxonomy: &Taxonomy, prompt_version: &PromptV
             attempts: u32::from_le_bytes(reader.chunk()?),
             pack_size: reader.number()?.into(),
             position: reader.number()?.into(),
-            written: id(reader.category()?)?,
+            written: id(reader.number()?),
             calibration: Some(reader.text()?).filter(|version| !version.is_empty()).map(Into::into),
-            first_answer: id(reader.category()?)?.zip(reader.share()?),
+            first_answer: id(reader.number()?).zip(Some(reader.share()?).filter(|share| !share.is_nan())),
             duplicate_of: None,
             from_ledger: true,
         },
@@ -247,17 +245,14 @@ impl<'a> Reader<'a> {
         self.chunk().map(u16::from_le_bytes)
     }
 
-    fn category(&mut self) -> Option<Option<u16>> {
-        Some(Some(self.number()?).filter(|position| *position != NO_CATEGORY))
-    }
-
-    fn share(&mut self) -> Option<Option<f32>> {
-        Some(Some(f32::from_le_bytes(self.chunk()?)).filter(|share| !share.is_nan()))
+    /// A probability, or NaN for none.
+    fn share(&mut self) -> Option<f32> {
+        self.chunk().map(f32::from_le_bytes)
     }
 
     fn shares(&mut self, taxonomy: &Taxonomy) -> Option<Vec<(CategoryId, f32)>> {
         let count = self.number()?;
-        let mut share = || Some((taxonomy.at(self.category()?? as usize)?.id.clone(), self.share()??));
+        let mut share = || Some((taxonomy.at(self.number()?.into())?.id.clone(), self.share()?));
         (0..count).map(|_| share()).collect()
     }
 

@@ -242,12 +242,12 @@ async fn a_stopped_run_leaves_what_was_not_attempted_for_the_next() {
             assert_eq!(error.kind, ItemErrorKind::NotAttempted);
         }
     }
-    let categorized = outcomes.stats().categorized;
+    let labelled = outcomes.stats().categorized;
     assert_eq!(seen, 1_000);
-    assert!((50..1_000).contains(&categorized));
+    assert!((50..1_000).contains(&labelled));
     let report = categorizer.categorize(items(1_000)).await;
     check_all_there(&report, 1_000);
-    assert_eq!((report.stats.from_ledger, report.categorized()), (categorized, 1_000));
+    assert_eq!((report.stats.from_ledger, report.categorized()), (labelled, 1_000));
 }
 
 #[tokio::test(start_paused = true)]
@@ -410,9 +410,11 @@ async fn damage_costs_the_records_it_hits_and_compacting_removes_it() {
 async fn the_first_format_is_read() {
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fixtures/format-1.ledger");
     let folder = Folder::new();
-    let server = ScriptedTransport::new(|asked: &Asked| match asked.items.iter().any(|item| item.ends_with(" 4")) {
-        true => Reply::status(422, "bad item"),
-        false => Reply::probabilities(asked.items.iter().map(|item| vec![(right_label(item), 0.75), ("other", 0.25)])),
+    let server = ScriptedTransport::new(|asked: &Asked| {
+        if asked.items.iter().any(|item| item.ends_with(" 4")) {
+            return Reply::status(422, "bad item");
+        }
+        Reply::probabilities(asked.items.iter().map(|item| vec![(right_label(item), 0.75), ("other", 0.25)]))
     });
     let categorize = async |path: &Path| {
         let ledger = Ledger::open(path).unwrap();
