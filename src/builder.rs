@@ -21,6 +21,7 @@ use crate::server::{
     Api, Balance, Dialect, Endpoint, EndpointConfig, EndpointState, OpenAiTransport, Pool, PoolConfig,
 };
 use crate::taxonomy::Taxonomy;
+use crate::tuning::Tuning;
 
 /// Configures a [`Categorizer`]. Nothing is checked before [`build`](Self::build), which reports all problems at once.
 ///
@@ -84,6 +85,7 @@ impl CategorizerBuilder {
             ledger: None,
             settings: Settings {
                 pack_size: 3,
+                tuning: None,
                 answer_form: AnswerForm::default(),
                 evens_positions: false,
                 item_tokens: 150,
@@ -146,6 +148,14 @@ impl CategorizerBuilder {
     #[must_use]
     pub fn pack_size(mut self, items: usize) -> Self {
         self.settings.pack_size = items;
+        self
+    }
+
+    /// Lets each run find its pack size by measurement, beginning with [`pack_size`](Self::pack_size). Default: none, the
+    /// pack size stays as it is set.
+    #[must_use]
+    pub fn tuning(mut self, tuning: Tuning) -> Self {
+        self.settings.tuning = Some(tuning);
         self
     }
 
@@ -418,8 +428,13 @@ impl CategorizerBuilder {
         };
         need(!self.endpoints.is_empty(), "no endpoint: add one, for example http://localhost:8000/v1");
         need((1..=MAX_PACK_SIZE).contains(&settings.pack_size), "pack size must be 1 to 16 items");
+        if let Some(tuning) = &settings.tuning {
+            let is_right = |size: &usize| (1..=MAX_PACK_SIZE).contains(size);
+            need(tuning.sizes.iter().all(is_right), "pack sizes to choose from must be 1 to 16 items");
+            need((0.0..=1.0).contains(&tuning.least_agreement), "least agreement must be 0 to 1");
+        }
         need(
-            settings.answer_form != AnswerForm::Bare || settings.pack_size == 1,
+            settings.answer_form != AnswerForm::Bare || (settings.pack_size == 1 && settings.tuning.is_none()),
             "bare labels cannot be told apart in a pack: set the pack size to 1, or ask for objects",
         );
         need(settings.item_tokens >= 16, "item tokens must be at least 16");

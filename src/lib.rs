@@ -40,6 +40,7 @@
 //! - Items share requests ("packs"), and all requests share a prefix of the same bytes, so that the server computes it once.
 //! - Every failure of servers, networks and models is handled below you: retried, asked again, split, waited out, within
 //!   stated bounds. Do not wrap it in another retry loop; look at [`Error::status`] and [`ItemError::status`].
+//! - How many labels are right, and what they cost, is measured on labelled items of your own: [`evaluate`].
 //!
 //! # Features
 //!
@@ -65,6 +66,7 @@ mod categorizer;
 mod dedup;
 mod error;
 mod escalation;
+pub mod evaluate;
 mod item;
 #[cfg(feature = "ledger")]
 pub mod ledger;
@@ -77,6 +79,7 @@ pub mod stats;
 pub mod taxonomy;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod tuning;
 
 #[cfg(doc)]
 #[doc = include_str!("../DESIGN.md")]
@@ -103,3 +106,4 @@ pub use self::outcome::{Assignment, Origin, Outcome, Report};
 pub use self::server::{Api, Balance, EndpointConfig};
 pub use self::stats::Stats;
 pub use self::taxonomy::{Category, CategoryId, Taxonomy, TaxonomyError};
+pub use self::tuning::{SizeEvidence, Tuning, TuningReport};

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::error::{FailureKind, ItemErrorKind};
 use crate::outcome::Outcome;
 use crate::server::{EndpointSnapshot, wire::Usage};
+use crate::tuning::TuningReport;
 
 /// What a run has measured so far. Counts are totals since its start.
 #[derive(Clone, Debug, Serialize)]
@@ -41,6 +42,8 @@ pub struct Stats {
     pub reasked: u64,
     /// Packs that were split to find a bad item.
     pub splits: u64,
+    /// Items that were asked alone since they speak the language of prompts, and might sway the answers to others.
+    pub suspects: u64,
     /// Items whose category a calibration changed.
     pub relabelled: u64,
     /// Items that were asked again since their first answer was not sure enough.
@@ -65,6 +68,8 @@ pub struct Stats {
     pub latency: Latency,
     /// The most requests that were in flight at once.
     pub max_in_flight: usize,
+    /// What was found about pack sizes, where they are chosen by measurement.
+    pub tuning: Option<TuningReport>,
     /// The endpoints as they are now.
     pub endpoints: Vec<EndpointSnapshot>,
 }
@@ -114,6 +119,7 @@ pub(crate) struct Recorder {
     pub(crate) retries: u64,
     pub(crate) reasked: u64,
     pub(crate) splits: u64,
+    pub(crate) suspects: u64,
     pub(crate) relabelled: u64,
     pub(crate) escalated: u64,
     pub(crate) escalations_changed: u64,
@@ -145,6 +151,7 @@ impl Recorder {
             retries: 0,
             reasked: 0,
             splits: 0,
+            suspects: 0,
             relabelled: 0,
             escalated: 0,
             escalations_changed: 0,
@@ -208,6 +215,7 @@ impl Recorder {
             retries: self.retries,
             reasked: self.reasked,
             splits: self.splits,
+            suspects: self.suspects,
             relabelled: self.relabelled,
             escalated: self.escalated,
             escalations_changed: self.escalations_changed,
@@ -225,6 +233,7 @@ impl Recorder {
                 max_ms: quantile(1.0),
             },
             max_in_flight: self.max_in_flight,
+            tuning: None,
             endpoints,
         }
     }

@@ -4,7 +4,7 @@
 //! bytes is read without being kept whole beyond a limit.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+use std::io::{self, BufReader, ErrorKind, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,10 +13,9 @@ use serde::{Deserialize, Serialize};
 use slugline::NewsItem;
 use tokio::sync::mpsc;
 
+use super::lines::{content, object_text, read_line, reason_of};
 use super::resume::Done;
 
-/// The longest line that is read, in bytes.
-const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
 /// Items and notices that are read ahead. Few, since each may have a long line.
 const READ_AHEAD: usize = 32;
 /// A buffer that grew beyond this many bytes is not kept for the next line.
@@ -146,10 +145,7 @@ impl<R: Read> Reading<R> {
         while let Some(length_bytes) = read_line(&mut self.reader, &mut line)? {
             self.position.bytes.fetch_add(length_bytes, Ordering::Relaxed);
             let number = self.position.lines.fetch_add(1, Ordering::Relaxed) + 1;
-            // Some editors begin a file with a byte order mark.
-            let mark: &[u8] = if number == 1 { b"\xef\xbb\xbf" } else { b"" };
-            let text = line.strip_prefix(mark).unwrap_or(&line).trim_ascii();
-            let is_taken = match item_of(text, number) {
+            let is_taken = match item_of(content(&line, number), number) {
                 None => {
                     self.position.blank.fetch_add(1, Ordering::Relaxed);
                     true
@@ -176,33 +172,6 @@ impl<R: Read> Reading<R> {
     }
 }
 
-/// Reads a line into `line`, without its end. Gives the bytes that were read, none at the end of the input. Of a line
-/// that is too long, one byte more than allowed is kept, which shows it.
-fn read_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Option<u64>> {
-    line.clear();
-    let mut read_bytes = 0;
-    loop {
-        let chunk = match reader.fill_buf() {
-            Ok(chunk) => chunk,
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        if chunk.is_empty() {
-            return Ok((read_bytes > 0).then_some(read_bytes));
-        }
-        let end = chunk.iter().position(|&byte| byte == b'\n');
-        let content = &chunk[..end.unwrap_or(chunk.len())];
-        let room = (MAX_LINE_BYTES + 1).saturating_sub(line.len());
-        line.extend_from_slice(&content[..content.len().min(room)]);
-        let used = end.map_or(chunk.len(), |end| end + 1);
-        read_bytes += used as u64;
-        reader.consume(used);
-        if end.is_some() {
-            return Ok(Some(read_bytes));
-        }
-    }
-}
-
 /// The item of a line; none for a blank line.
 fn item_of(text: &[u8], number: u64) -> Option<Result<NewsItem, InvalidLine>> {
     let invalid = |reason: &str| {
@@ -212,30 +181,13 @@ fn item_of(text: &[u8], number: u64) -> Option<Result<NewsItem, InvalidLine>> {
     if text.is_empty() {
         return None;
     }
-    if text.len() > MAX_LINE_BYTES {
-        return invalid(&format!("longer than {} MiB", MAX_LINE_BYTES / 1024 / 1024));
-    }
-    // Before anything else, since the complaint about another value would quote it.
-    if text[0] != b'{' {
-        return invalid("not a JSON object");
-    }
-    let text = match std::str::from_utf8(text) {
+    let text = match object_text(text) {
         Ok(text) => text,
-        Err(error) => return invalid(&format!("not UTF-8 at byte {}", error.valid_up_to() + 1)),
+        Err(reason) => return invalid(&reason),
     };
     match serde_json::from_str(text) {
         Ok(item) => Some(Ok(item)),
         Err(error) => invalid(&reason_of(&error)),
-    }
-}
-
-/// The complaint, without a line number that is always 1.
-fn reason_of(error: &serde_json::Error) -> String {
-    let place = format!(" at line {} column {}", error.line(), error.column());
-    let words = error.to_string();
-    match words.strip_suffix(&place) {
-        Some(words) => format!("{words} at column {}", error.column()),
-        None => words,
     }
 }
 

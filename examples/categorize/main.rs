@@ -16,15 +16,20 @@ mod output;
 mod resume;
 mod stop;
 
+#[path = "../support/files.rs"]
+mod files;
+#[path = "../support/lines.rs"]
+mod lines;
 #[path = "../support/progress.rs"]
 mod progress;
+#[path = "../support/server.rs"]
+mod server;
 #[path = "../support/summary.rs"]
 mod summary;
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -35,8 +40,9 @@ use slugline::{ItemErrorKind, NewsItem, Outcome, OutcomeStream, Stats};
 use tokio::sync::mpsc;
 
 use self::args::Args;
+use self::files::{about, is_same_file, is_standard, lower_case};
 use self::input::{Input, Notice, Source};
-use self::output::{Output, is_same_file};
+use self::output::Output;
 use self::progress::{Counts, Progress};
 use self::resume::Done;
 use self::stop::Stop;
@@ -92,14 +98,15 @@ async fn run(args: &Args) -> Result<End, String> {
     let stop = Stop::default();
     let lines = args.ledger.is_some().then(Lines::default);
     let outcomes = categorizer.stream(until_stopped(items, lines.clone(), stop.clone()));
-    stop::on_signals(&stop, outcomes.stop_handle());
+    let run = outcomes.stop_handle();
+    stop::on_signals(&stop, move || run.stop());
     let mut job = Job {
         outcomes,
         notices,
         output,
         stop,
         // A bar and the outcomes would write over each other on one terminal.
-        progress: Progress::start(!(output::is_standard(&args.output) && io::IsTerminal::is_terminal(&io::stdout()))),
+        progress: Progress::start(!(is_standard(&args.output) && io::IsTerminal::is_terminal(&io::stdout()))),
         counts,
         invalid,
         lines,
@@ -303,17 +310,6 @@ fn write_report(mut file: File, report: &RunReport<'_>) -> io::Result<()> {
     let mut json = serde_json::to_vec_pretty(report)?;
     json.push(b'\n');
     file.write_all(&json)
-}
-
-fn about(action: &str, path: &Path, error: &io::Error) -> String {
-    format!("cannot {action} {}: {}", path.display(), lower_case(error))
-}
-
-/// An error in the style of our own.
-fn lower_case(error: &io::Error) -> String {
-    let words = error.to_string();
-    let mut chars = words.chars();
-    chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or(words)
 }
 
 /// Prints an error in one line. Nobody is left to tell if that fails.

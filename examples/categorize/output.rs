@@ -1,12 +1,13 @@
-//! Writes outcomes, one JSON object per line, and makes sure that nothing is overwritten that is still needed.
+//! Writes outcomes, one JSON object per line.
 
-use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+
+use super::files::is_standard;
 
 /// The longest time that an outcome stays in the buffer, while it is asked to look.
 const BETWEEN_FLUSHES: Duration = Duration::from_secs(1);
@@ -68,30 +69,5 @@ impl Output {
     /// The lines that were written so far, or were there.
     pub(crate) fn lines(&self) -> u64 {
         self.lines
-    }
-}
-
-/// Whether a path means standard input or output.
-pub(crate) fn is_standard(path: &Path) -> bool {
-    path == OsStr::new("-")
-}
-
-/// Whether writing to `target` would destroy the file `needed`. Devices and pipes cannot be destroyed.
-pub(crate) fn is_same_file(target: &Path, needed: &Path) -> bool {
-    if is_standard(target) || is_standard(needed) || needed.metadata().is_ok_and(|metadata| !metadata.is_file()) {
-        return false;
-    }
-    real_path(target) == real_path(needed)
-}
-
-/// The path without links and detours, also of a file that does not exist yet.
-fn real_path(path: &Path) -> PathBuf {
-    if let Ok(path) = path.canonicalize() {
-        return path;
-    }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    match (folder.canonicalize(), path.file_name()) {
-        (Ok(folder), Some(name)) => folder.join(name),
-        _ => path.to_owned(),
     }
 }

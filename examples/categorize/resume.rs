@@ -13,7 +13,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::output::is_standard;
+use super::files::is_standard;
 
 /// The lines of the input that have their line in the output.
 #[derive(Debug, Default)]

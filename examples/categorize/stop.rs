@@ -3,7 +3,6 @@
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 
-use slugline::StopHandle;
 use tokio::sync::watch;
 
 /// Ends the source of items. Clones stop the same source.
@@ -34,8 +33,8 @@ impl Stop {
     }
 }
 
-/// Lets the first Ctrl-C or SIGTERM stop the run gracefully, and the second the program.
-pub(crate) fn on_signals(stop: &Stop, run: StopHandle) {
+/// Lets the first Ctrl-C or SIGTERM end the source and whatever else there is to stop, and the second the program.
+pub(crate) fn on_signals(stop: &Stop, also: impl FnOnce() + Send + 'static) {
     let stop = stop.clone();
     tokio::spawn(async move {
         signal().await;
@@ -45,7 +44,7 @@ pub(crate) fn on_signals(stop: &Stop, run: StopHandle) {
             io::stderr(),
             "{new_line}stopping: what is in flight is settled first; the same again stops at once"
         );
-        run.stop();
+        also();
         stop.stop();
         signal().await;
         std::process::exit(1);

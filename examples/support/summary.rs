@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use slugline::Stats;
+use slugline::server::EndpointSnapshot;
 
 /// The lines, without items that never reached the run.
 pub(crate) fn summary(stats: &Stats) -> Vec<String> {
@@ -22,6 +23,7 @@ pub(crate) fn summary(stats: &Stats) -> Vec<String> {
         format!("tokens    {}", tokens(stats, asked)),
         format!("failed    {}", counts(&stats.failed)),
     ];
+    lines.extend(stats.endpoints.iter().filter_map(|endpoint| prefix(endpoint, stats.endpoints.len() > 1)));
     if stats.duplicates > 0 {
         lines.push(format!("copies    {} items answered as copies of another", grouped(stats.duplicates)));
     }
@@ -64,6 +66,27 @@ fn tokens(stats: &Stats, items: u64) -> String {
         let _ = write!(line, "; per item {:.0} + {:.1}", per_item(stats.prompt_tokens), per_item(stats.output_tokens));
     }
     line
+}
+
+/// How much of the prefix an endpoint has cached, and why not more; none when nothing is known yet.
+fn prefix(endpoint: &EndpointSnapshot, is_named: bool) -> Option<String> {
+    let cache = &endpoint.prefix_cache;
+    let name = if is_named { format!(" at {}", endpoint.endpoint) } else { String::new() };
+    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+    let cached = match (cache.cached_share, cache.expected_share) {
+        (Some(cached), Some(expected)) => Some(format!(
+            "{} of about {} tokens cached after the first request{name}, {} expected",
+            percent(cached),
+            grouped(cache.prefix_tokens),
+            percent(expected),
+        )),
+        _ => None,
+    };
+    match (cached, &cache.advice) {
+        (Some(cached), Some(advice)) => Some(format!("prefix    {cached}: {advice}")),
+        (Some(cached), None) => Some(format!("prefix    {cached}")),
+        (None, advice) => advice.as_ref().map(|advice| format!("prefix    cached tokens unknown{name}: {advice}")),
+    }
 }
 
 fn unknown() -> String {

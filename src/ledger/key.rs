@@ -18,7 +18,7 @@ pub(crate) struct Key([u8; KEY_BYTES]);
 
 impl Key {
     /// The key of a text under a question.
-    fn new(question: &blake3::Hash, text: TextHash) -> Self {
+    pub(super) fn new(question: &blake3::Hash, text: TextHash) -> Self {
         let hash = blake3::Hasher::new().update(question.as_bytes()).update(text.as_bytes()).finalize();
         let mut key = [0; KEY_BYTES];
         key.copy_from_slice(&hash.as_bytes()[..KEY_BYTES]);

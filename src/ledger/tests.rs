@@ -1,12 +1,14 @@
-//! Disks that fail, which no real file does on demand.
+//! Disks that fail, which no real file does on demand, and what must never change.
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::*;
+use crate::dedup::TextHash;
 use crate::error::{Error, ItemErrorKind};
 use crate::outcome::Report;
+use crate::prompt::clean::CleanText;
 use crate::testing::{Reply, ScriptedTransport};
 use crate::{Categorizer, EndpointConfig, NewsItem};
 
@@ -167,4 +169,46 @@ fn the_words_of_a_question_are_part_of_the_format() {
         words,
         "taxonomy=T\nprompt=P\nmodel=m\napi=chat\nconfidence=true\ntemperature=0\neven-positions=false\n"
     );
+}
+
+#[test]
+fn keys_are_part_of_the_format() {
+    let text = CleanText { title: "Cup final".into(), body: "A late goal.".into(), tokens: 9 };
+    let key = Key::new(&blake3::hash(b"model=m\n"), TextHash::of(&text));
+    let hex: String = key.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, "5aba6c81e7d4a2dd8f0452d5be04d22e");
+}
+
+/// The file was written by the first version of the format and is never changed: all that it holds must be found for ever.
+#[test]
+fn the_first_format_is_read() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ledger/format-1.ledger");
+    let disk = Disk::new(usize::MAX);
+    disk.with(|disk| disk.bytes = std::fs::read(fixture).unwrap());
+    let stats = disk.open(SyncPolicy::Group).stats();
+    assert_eq!((stats.answers, stats.failures, stats.damaged_bytes, stats.torn_bytes), (5, 1, 0, 0));
+    let taxonomy = record::tests::taxonomy();
+    let prefix = crate::prompt::Prefix::new(&taxonomy);
+    let (mut answers, mut failures) = (Vec::new(), Vec::new());
+    disk.with(|disk| {
+        log::scan(&mut disk.bytes, |_, payload| match read(payload, &taxonomy, prefix.version()).unwrap() {
+            Ok(answer) => answers.push(answer),
+            Err(failure) => failures.push(failure),
+        })
+        .unwrap();
+    });
+    let mut categories: Vec<_> = answers.iter().map(|answer| answer.category.as_str()).collect();
+    categories.sort_unstable();
+    assert_eq!(categories, ["a", "a", "b", "c", "c"]);
+    for answer in &answers {
+        // The third category is also the one that has the rest of each answer's probability.
+        let is_third = answer.category.as_str() == "c";
+        let (confidence, others) = if is_third { (1.0, 0) } else { (0.75, 1) };
+        assert_eq!((answer.confidence, answer.runners_up.len()), (Some(confidence), others));
+        assert_eq!((&*answer.origin.endpoint, &*answer.origin.model), ("http://0", "m"));
+        assert!(answer.origin.from_ledger && (1..=3).contains(&answer.origin.position));
+    }
+    let [failure] = &failures[..] else { panic!("{failures:?}") };
+    assert_eq!(failure.kind, ItemErrorKind::Rejected);
+    assert!(failure.to_string().ends_with("HTTP 422, \"bad item\""), "{failure}");
 }

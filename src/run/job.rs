@@ -10,6 +10,7 @@ use crate::answer::Fault;
 use crate::error::{Failure, FailureKind, ItemError, ItemErrorKind};
 use crate::outcome::Assignment;
 use crate::prompt::clean::CleanText;
+use crate::taxonomy::CategoryId;
 
 /// An item that is not settled yet.
 #[derive(Clone, Debug)]
@@ -25,6 +26,8 @@ pub(crate) struct Item {
     pub(crate) has_been_refused: bool,
     /// Whether it must be asked without neighbours.
     pub(crate) alone: bool,
+    /// Whether it may be meant for the model, not for readers, and so is always asked alone.
+    pub(crate) is_suspect: bool,
     pub(crate) first_attempt: Option<Instant>,
     pub(crate) last_failure: Option<Failure>,
     /// The first answer, if it was not sure enough, and what came of asking again so far.
@@ -48,6 +51,7 @@ impl Item {
             content_failures: 0,
             has_been_refused: false,
             alone: false,
+            is_suspect: false,
             first_attempt: None,
             last_failure: None,
             escalated: None,
@@ -68,7 +72,7 @@ impl Item {
 /// Items that share a request.
 #[derive(Clone, Debug)]
 pub(crate) struct Pack {
-    /// Empty in a canary alone.
+    /// Empty in a canary or a check alone.
     pub(crate) items: Vec<Item>,
     /// The attempts that ended without an answer while other requests were answered, so that it may be the pack's fault.
     pub(crate) transport_failures: u32,
@@ -83,6 +87,18 @@ pub(crate) struct Pack {
     pub(crate) span: Span,
     /// Which endpoints it goes to.
     pub(crate) tier: Tier,
+    /// The size that it was made for, where it measures that size, and the requests in flight when it was sent.
+    pub(crate) measures: Option<(usize, usize)>,
+    /// In a pack without items: the item that is asked alone to see whether it gets the same category.
+    pub(crate) check: Option<Box<Check>>,
+}
+
+/// An item that was answered in a pack and is asked alone as well. It is settled already.
+#[derive(Clone, Debug)]
+pub(crate) struct Check {
+    pub(crate) item: Item,
+    pub(crate) pack_size: usize,
+    pub(crate) category: CategoryId,
 }
 
 /// Which endpoints are asked.
@@ -105,12 +121,19 @@ impl Pack {
             answers_seen: 0,
             span: Span::none(),
             tier: Tier::First,
+            measures: None,
+            check: None,
         }
     }
 
     /// A request with a made-up item whose only purpose is to find out whether the server works.
     pub(crate) fn canary(tier: Tier) -> Self {
         Self { tier, ..Self::new(Vec::new()) }
+    }
+
+    /// A request that asks an item alone which was answered in a pack.
+    pub(crate) fn check(check: Check) -> Self {
+        Self { check: Some(Box::new(check)), ..Self::new(Vec::new()) }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -120,6 +143,7 @@ impl Pack {
     /// The pack in two halves, or alone if it has one item. A half that fails again is split again at once, so that a bad
     /// item among N is found in about 2 log N requests.
     pub(crate) fn halves(mut self) -> (Self, Option<Self>) {
+        self.measures = None;
         if self.len() < 2 {
             return (self, None);
         }

@@ -12,12 +12,15 @@
 
 mod attempt;
 mod escalate;
-mod job;
+pub(crate) mod job;
 mod lane;
-mod packer;
+pub(crate) mod packer;
 #[cfg(feature = "ledger")]
 mod recall;
 mod settle;
+mod shared;
+mod stop;
+mod tuner;
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -27,7 +30,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_core::Stream;
-use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, Sleep};
 use tracing::{Instrument, Span};
@@ -36,121 +38,19 @@ use self::attempt::{Finished, attempt, items_tokens};
 use self::job::{Item, Pack, Tier};
 use self::lane::Lane;
 use self::packer::Packer;
+pub(crate) use self::shared::{Settings, Shared, longest_label_tokens};
+pub(crate) use self::stop::Stop;
+use self::tuner::Tuner;
 use crate::NewsItem;
-use crate::answer::AnswerForm;
-use crate::answer::schema::Schemas;
-use crate::calibration::{self, PriorCounts};
+use crate::calibration::PriorCounts;
 use crate::dedup::{Dedup, Seen};
 use crate::error::{Error, ItemError, ItemErrorKind};
-use crate::escalation::Escalation;
 use crate::limit::budget::RetryBudget;
 use crate::outcome::{Assignment, Outcome};
-use crate::prompt::Prefix;
 use crate::prompt::clean::CleanText;
-use crate::prompt::frame::CLOSING_TOKENS;
-use crate::prompt::tokens::{self, CountTokens, TokenEstimator};
-use crate::server::{Admission, BoxFuture, Pool};
+use crate::prompt::suspect;
+use crate::server::{Admission, BoxFuture};
 use crate::stats::{Recorder, Stats};
-use crate::taxonomy::Taxonomy;
-
-/// What the runs of a categorizer share.
-pub(crate) struct Shared {
-    pub(crate) taxonomy: Taxonomy,
-    pub(crate) prefix: Prefix,
-    pub(crate) schemas: Schemas,
-    pub(crate) estimator: TokenEstimator,
-    pub(crate) tokens: Option<Arc<dyn CountTokens>>,
-    pub(crate) pool: Arc<Pool>,
-    /// The endpoint with the stronger model, where the escalation has one.
-    pub(crate) stronger: Option<Arc<Pool>>,
-    pub(crate) escalation: Option<Escalation>,
-    /// Where answers are kept, and what they are kept under.
-    #[cfg(feature = "ledger")]
-    pub(crate) ledger: Option<(crate::ledger::Ledger, crate::ledger::Questions)>,
-    /// At most one for each model.
-    pub(crate) calibrations: Vec<calibration::Ready>,
-    pub(crate) settings: Settings,
-    pub(crate) longest_label_tokens: usize,
-}
-
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("Shared")
-            .field("taxonomy", &self.taxonomy.name())
-            .field("pool", &self.pool)
-            .finish_non_exhaustive()
-    }
-}
-
-/// How a categorizer works; the builder documents each.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    pub(crate) pack_size: usize,
-    pub(crate) answer_form: AnswerForm,
-    pub(crate) evens_positions: bool,
-    pub(crate) item_tokens: usize,
-    pub(crate) context_tokens: usize,
-    pub(crate) temperature: f32,
-    pub(crate) transport_retries: u32,
-    pub(crate) content_retries: u32,
-    pub(crate) pack_wait: Duration,
-    pub(crate) waits_by_gauge: bool,
-    pub(crate) seed: Option<u64>,
-}
-
-/// Tokens of one object of an answer beside its label, with the blanks that vLLM writes after colons and commas.
-const OBJECT_TOKENS: usize = 16;
-/// Tokens of the answer around its objects, the wrapper of an object root included.
-const AROUND_TOKENS: usize = 16;
-
-impl Shared {
-    /// The most tokens that an answer for so many items may take: tight, since a constrained decoder can loop in white
-    /// space until the limit.
-    pub(crate) fn max_output_tokens(&self, pack_len: usize) -> usize {
-        AROUND_TOKENS + pack_len * (OBJECT_TOKENS + self.longest_label_tokens)
-    }
-
-    /// The estimated tokens that the texts and frames of a pack of so many items may take.
-    fn pack_budget_tokens(&self, pack_size: usize) -> usize {
-        let context = self.pool.context_tokens().unwrap_or(usize::MAX).min(self.settings.context_tokens);
-        let around = self.estimator.predict(self.prefix.tokens(), CLOSING_TOKENS) + self.max_output_tokens(pack_size);
-        // A tenth stays free, since these are estimates.
-        let free = context.saturating_sub(around) * 9 / 10;
-        let one_estimated = self.estimator.predict(0, 1_000).max(1);
-        free * 1_000 / one_estimated
-    }
-}
-
-/// The tokens of a taxonomy's longest label at worst: about one for three letters.
-pub(crate) fn longest_label_tokens(taxonomy: &Taxonomy) -> usize {
-    let tokens = |label: &str| tokens::estimate(label).max(label.len().div_ceil(3));
-    taxonomy.categories().map(|category| tokens(category.id.as_str())).max().unwrap_or(1)
-}
-
-/// Where the caller asks a run to stop.
-#[derive(Clone, Debug)]
-pub(crate) struct Stop(Arc<watch::Sender<bool>>);
-
-impl Stop {
-    pub(crate) fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(false)))
-    }
-
-    pub(crate) fn stop(&self) {
-        self.0.send_replace(true);
-    }
-
-    fn stopped(&self) -> BoxFuture<'static, ()> {
-        let mut receiver = self.0.subscribe();
-        Box::pin(async move {
-            if receiver.wait_for(|is_stopped| *is_stopped).await.is_err() {
-                // Nobody is left who could ask.
-                std::future::pending::<()>().await;
-            }
-        })
-    }
-}
 
 /// How many packs' worth of items may be on their way for each request that may be in flight: enough to keep requests
 /// full while some wait for a retry.
@@ -172,6 +72,8 @@ pub(crate) struct Run<S> {
     shared: Arc<Shared>,
     /// The most items of a new pack.
     pack_size: usize,
+    /// Chooses the pack size, where that is wanted.
+    tuner: Option<Tuner>,
     /// Whether unsure answers are asked again.
     escalates: bool,
     source: Option<Pin<Box<S>>>,
@@ -181,8 +83,8 @@ pub(crate) struct Run<S> {
     delayed: Vec<(Instant, Pack)>,
     attempts: JoinSet<Finished>,
     in_flight: HashMap<Id, Pack>,
-    /// The look at a server's queue that is under way.
-    queue_watch: JoinSet<()>,
+    /// The look at a server's metrics that is under way.
+    metrics_look: JoinSet<()>,
     queue_seen_at: Option<Instant>,
     outcomes: VecDeque<Outcome>,
     #[cfg(feature = "ledger")]
@@ -210,11 +112,13 @@ pub(crate) struct Run<S> {
 impl<S: Stream<Item = NewsItem>> Run<S> {
     pub(crate) fn new(shared: Arc<Shared>, source: S, stop: &Stop) -> Self {
         let pack_size = shared.settings.pack_size;
-        #[cfg_attr(not(feature = "ledger"), expect(unused_mut, reason = "only a ledger is set"))]
-        let mut run = Self::with_pack_size(shared, source, stop, pack_size, true);
-        #[cfg(feature = "ledger")]
-        run.use_ledger();
-        run
+        let tuner = shared.settings.tuning.as_ref().map(|tuning| Tuner::new(tuning, pack_size));
+        Self {
+            tuner,
+            #[cfg(feature = "ledger")]
+            recall: recall::Recall::new(&shared),
+            ..Self::with_pack_size(shared, source, stop, pack_size, true)
+        }
     }
 
     /// A run whose packs have another size than the settings say, and which uses no ledger.
@@ -227,10 +131,10 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     ) -> Self {
         shared.pool.begin_run();
         let settings = &shared.settings;
-        let first = Lane::new(Arc::clone(&shared.pool), Packer::new(pack_size, settings.pack_wait));
+        let first = Lane::new(Arc::clone(&shared.pool), Packer::new(settings.pack_wait));
         let stronger = shared.stronger.as_ref().map(|pool| {
             pool.begin_run();
-            Lane::new(Arc::clone(pool), Packer::new(pack_size, STRONGER_PACK_WAIT))
+            Lane::new(Arc::clone(pool), Packer::new(STRONGER_PACK_WAIT))
         });
         Self {
             lanes: std::iter::once(first).chain(stronger).collect(),
@@ -239,7 +143,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             delayed: Vec::new(),
             attempts: JoinSet::new(),
             in_flight: HashMap::new(),
-            queue_watch: JoinSet::new(),
+            metrics_look: JoinSet::new(),
             queue_seen_at: None,
             outcomes: VecDeque::new(),
             #[cfg(feature = "ledger")]
@@ -263,6 +167,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             error: None,
             pack_size,
+            tuner: None,
             escalates,
             shared,
         }
@@ -352,7 +257,10 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
 
     pub(crate) fn stats(&self) -> Stats {
         let stronger = self.shared.stronger.iter().flat_map(|pool| pool.snapshots());
-        self.recorder.snapshot(self.shared.pool.snapshots().into_iter().chain(stronger).collect())
+        Stats {
+            tuning: self.tuner.as_ref().map(Tuner::report),
+            ..self.recorder.snapshot(self.shared.pool.snapshots().into_iter().chain(stronger).collect())
+        }
     }
 
     pub(crate) fn error(&self) -> Option<&Error> {
@@ -361,7 +269,12 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
 
     /// How many items may be on their way.
     fn room(&self) -> usize {
-        (PACKS_PER_PLACE * self.shared.pool.capacity() + PACKS_ASIDE) * self.pack_size
+        (PACKS_PER_PLACE * self.shared.pool.capacity() + PACKS_ASIDE) * self.largest_pack()
+    }
+
+    /// The most items that a pack may have.
+    fn largest_pack(&self) -> usize {
+        self.tuner.as_ref().map_or(self.pack_size, Tuner::largest)
     }
 
     fn take_in(&mut self, item: NewsItem) {
@@ -378,8 +291,12 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             Some(tokens) => text.counted_with(&**tokens),
             None => text,
         };
+        let is_suspect = suspect::is_suspect(&item);
         match self.dedup.see(&text, index, &item.id) {
-            Seen::New => self.ask(Item::new(index, item.id, text)),
+            Seen::New => {
+                self.recorder.suspects += u64::from(is_suspect);
+                self.ask(Item { alone: is_suspect, is_suspect, ..Item::new(index, item.id, text) });
+            }
             Seen::Waits => {}
             Seen::Answered(outcome) => self.emit(*outcome),
         }
@@ -436,6 +353,9 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
 
     /// The texts of a pack; those of a canary are made up from the taxonomy.
     fn texts_of(&self, pack: &Pack) -> Vec<Arc<CleanText>> {
+        if let Some(check) = &pack.check {
+            return vec![Arc::clone(&check.item.text)];
+        }
         if pack.items.is_empty() {
             let made_up =
                 self.shared.taxonomy.at(0).map(|category| NewsItem::new("", &*category.name, &*category.description));
@@ -453,8 +373,11 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         let is_last = self.source.is_none() && self.in_flight.is_empty() && self.delayed.is_empty();
         let waiting = self.lane(Tier::First).packer.len();
         let flush = is_last || (self.source.is_none() && tier == Tier::First && waiting <= self.pack_size);
-        let budget_tokens = self.shared.pack_budget_tokens(self.pack_size);
-        let mut pack = self.lane(tier).packer.take(budget_tokens, flush)?;
+        let tuner = self.tuner.as_mut().filter(|_| tier == Tier::First);
+        let measured = tuner.map(|tuner| tuner.next_size(self.in_flight.len(), &mut self.random));
+        let pack_size = measured.unwrap_or(self.pack_size);
+        let budget_tokens = self.shared.pack_budget_tokens(pack_size);
+        let mut pack = self.lane(tier).packer.take(pack_size, budget_tokens, flush)?;
         pack.tier = tier;
         // Positions can be compared only where chance put the items there, whatever the order of the source.
         let is_shuffled = self.shared.settings.evens_positions;
@@ -464,6 +387,9 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         if pack.items.iter().all(|item| item.attempts == 0) {
             self.budget.deposit();
             self.first_requests += 1;
+            if let (Some(tuner), true) = (&mut self.tuner, measured == Some(pack.len())) {
+                pack.measures = tuner.sent().then_some((pack.len(), 0));
+            }
         }
         pack.span = tracing::debug_span!(
             parent: &self.span,
@@ -495,6 +421,9 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             item.attempts += 1;
             item.first_attempt.get_or_insert(now);
         }
+        if let Some((_, in_flight)) = &mut pack.measures {
+            *in_flight = self.in_flight.len() + 1;
+        }
         self.recorder.requests += 1;
         self.recorder.max_in_flight = self.recorder.max_in_flight.max(self.in_flight.len() + 1);
         let texts = self.texts_of(&pack);
@@ -509,13 +438,17 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         self.in_flight.insert(task.id(), pack);
     }
 
-    /// Looks at the queue of the server that has just answered, now and then.
-    fn watch_queue(&mut self, at: usize, admitted_at: Instant) {
-        while self.queue_watch.try_join_next().is_some() {}
+    /// Looks at the metrics of the server that has just answered: for its prefix cache once or twice, for its queue now and
+    /// then where that is wanted.
+    fn look_at_metrics(&mut self, at: usize, admitted_at: Instant) {
+        while self.metrics_look.try_join_next().is_some() {}
         let is_recent = self.queue_seen_at.is_some_and(|seen_at| seen_at.elapsed() < QUEUE_WATCH_PERIOD);
-        if self.shared.settings.waits_by_gauge && !is_recent && self.queue_watch.is_empty() {
-            self.queue_seen_at = Some(Instant::now());
-            self.queue_watch.spawn(Arc::clone(&self.shared.pool).watch_queue(at, admitted_at));
+        let watches_queue = self.shared.settings.waits_by_gauge && !is_recent;
+        if (watches_queue || self.shared.pool.wants_metrics(at)) && self.metrics_look.is_empty() {
+            if watches_queue {
+                self.queue_seen_at = Some(Instant::now());
+            }
+            self.metrics_look.spawn(Arc::clone(&self.shared.pool).read_metrics(at, admitted_at, watches_queue));
         }
     }
 

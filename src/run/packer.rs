@@ -14,15 +14,14 @@ const WINDOW_PACKS: usize = 8;
 /// Items that wait for their pack.
 #[derive(Debug)]
 pub(crate) struct Packer {
-    pack_size: usize,
     max_wait: Duration,
     /// In the order of arrival, each with its arrival.
     waiting: VecDeque<(Instant, Item)>,
 }
 
 impl Packer {
-    pub(crate) fn new(pack_size: usize, max_wait: Duration) -> Self {
-        Self { pack_size, max_wait, waiting: VecDeque::new() }
+    pub(crate) fn new(max_wait: Duration) -> Self {
+        Self { max_wait, waiting: VecDeque::new() }
     }
 
     pub(crate) fn push(&mut self, item: Item) {
@@ -31,11 +30,6 @@ impl Packer {
 
     pub(crate) fn len(&self) -> usize {
         self.waiting.len()
-    }
-
-    /// The items that make the best choice of neighbours; more of them gain nothing.
-    pub(crate) fn window(&self) -> usize {
-        WINDOW_PACKS * self.pack_size
     }
 
     /// When the oldest item has waited long enough for its pack to leave part-filled.
@@ -48,16 +42,16 @@ impl Packer {
         self.waiting.drain(..).map(|(_, item)| item)
     }
 
-    /// The next pack, if one is full or must not wait any longer (`flush`: because nothing more will come). It always has
+    /// The next pack of so many items, if one is full or must not wait any longer (`flush`: because nothing more will come). It always has
     /// the item that waits longest, and those nearest to it in length, up to `budget_tokens` with their frames.
-    pub(crate) fn take(&mut self, budget_tokens: usize, flush: bool) -> Option<Pack> {
+    pub(crate) fn take(&mut self, pack_size: usize, budget_tokens: usize, flush: bool) -> Option<Pack> {
         let is_due = self.deadline().is_some_and(|deadline| deadline <= Instant::now());
         let (_, oldest) = self.waiting.front()?;
-        let has_full = self.waiting.len() >= self.pack_size;
+        let has_full = self.waiting.len() >= pack_size;
         if !(has_full || flush || is_due || oldest.alone) {
             return None;
         }
-        if oldest.alone {
+        if oldest.alone || pack_size == 1 {
             return self.waiting.pop_front().map(|(_, item)| Pack::new(vec![item]));
         }
         let anchor = oldest.text.tokens;
@@ -66,7 +60,7 @@ impl Packer {
             .iter()
             .enumerate()
             .skip(1)
-            .take(self.window())
+            .take(WINDOW_PACKS * pack_size)
             .filter(|(_, (_, item))| !item.alone)
             .map(|(at, (_, item))| (item.text.tokens.abs_diff(anchor), at))
             .collect();
@@ -75,7 +69,7 @@ impl Packer {
         let mut tokens = anchor + FRAME_TOKENS;
         let mut picked = vec![0];
         for (_, at) in candidates {
-            if picked.len() == self.pack_size {
+            if picked.len() == pack_size {
                 break;
             }
             let more = self.waiting[at].1.text.tokens + FRAME_TOKENS;
@@ -107,7 +101,7 @@ mod tests {
     }
 
     fn packer(tokens: &[usize]) -> Packer {
-        let mut packer = Packer::new(3, Duration::from_millis(20));
+        let mut packer = Packer::new(Duration::from_millis(20));
         (0..).zip(tokens).for_each(|(index, &tokens)| packer.push(item(index, tokens)));
         packer
     }
@@ -115,29 +109,29 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn similar_lengths_share_a_pack_and_the_oldest_is_always_in_it() {
         let mut packer = packer(&[100, 10, 90, 12, 11, 95]);
-        assert_eq!(indices(packer.take(10_000, false)), [0, 2, 5]);
-        assert_eq!(indices(packer.take(10_000, false)), [1, 3, 4]);
-        assert!(packer.take(10_000, true).is_none());
+        assert_eq!(indices(packer.take(3, 10_000, false)), [0, 2, 5]);
+        assert_eq!(indices(packer.take(3, 10_000, false)), [1, 3, 4]);
+        assert!(packer.take(3, 10_000, true).is_none());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_part_filled_pack_leaves_when_its_wait_is_over_or_nothing_more_comes() {
         let mut packer = packer(&[10, 10]);
-        assert!(packer.take(10_000, false).is_none());
+        assert!(packer.take(3, 10_000, false).is_none());
         tokio::time::advance(Duration::from_millis(20)).await;
-        assert_eq!(indices(packer.take(10_000, false)), [0, 1]);
+        assert_eq!(indices(packer.take(3, 10_000, false)), [0, 1]);
         packer.push(item(7, 10));
-        assert_eq!(indices(packer.take(10_000, true)), [7]);
+        assert_eq!(indices(packer.take(3, 10_000, true)), [7]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_budget_bounds_the_pack_but_never_drops_an_item() {
         let mut packer = packer(&[900, 900, 900]);
-        assert_eq!(indices(packer.take(1_000, false)), [0]);
+        assert_eq!(indices(packer.take(3, 1_000, false)), [0]);
         packer.push(item(3, 5_000));
-        assert_eq!(indices(packer.take(1_000, true)), [1]);
-        assert_eq!(indices(packer.take(1_000, true)), [2]);
-        assert_eq!(indices(packer.take(1_000, true)), [3]);
+        assert_eq!(indices(packer.take(3, 1_000, true)), [1]);
+        assert_eq!(indices(packer.take(3, 1_000, true)), [2]);
+        assert_eq!(indices(packer.take(3, 1_000, true)), [3]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -145,8 +139,8 @@ mod tests {
         let mut packer = packer(&[10, 10, 10]);
         packer.waiting[0].1.alone = true;
         packer.waiting[2].1.alone = true;
-        assert_eq!(indices(packer.take(1_000, false)), [0]);
-        assert_eq!(indices(packer.take(1_000, true)), [1]);
-        assert_eq!(indices(packer.take(1_000, true)), [2]);
+        assert_eq!(indices(packer.take(3, 1_000, false)), [0]);
+        assert_eq!(indices(packer.take(3, 1_000, true)), [1]);
+        assert_eq!(indices(packer.take(3, 1_000, true)), [2]);
     }
 }

@@ -32,6 +32,10 @@ pub(super) struct Recall {
 }
 
 impl Recall {
+    pub(super) fn new(shared: &Shared) -> Self {
+        Self { replies: shared.ledger.is_some().then(unbounded_channel), ..Self::default() }
+    }
+
     /// Gives an outcome back if nothing that was written before is still to become safe; else keeps it.
     pub(super) fn hold(&mut self, outcome: Outcome) -> Option<Outcome> {
         if self.held.is_empty() && self.written <= self.safe {
@@ -52,10 +56,6 @@ impl Recall {
 }
 
 impl<S: Stream<Item = NewsItem>> Run<S> {
-    pub(super) fn use_ledger(&mut self) {
-        self.recall.replies = self.shared.ledger.is_some().then(unbounded_channel);
-    }
-
     /// Looks an item up. Gives it back if it must be asked.
     pub(super) fn recall(&mut self, item: Item) -> Option<Item> {
         let shared = Arc::clone(&self.shared);

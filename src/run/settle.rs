@@ -10,7 +10,8 @@ use tokio::time::Instant;
 
 use super::Run;
 use super::attempt::{AttemptResult, Finished};
-use super::job::{Item, Pack, Tier, kind_of_failure, kind_of_fault};
+use super::job::{Check, Item, Pack, Tier, kind_of_failure, kind_of_fault};
+use super::tuner::{Measured, Tuner};
 use crate::NewsItem;
 use crate::answer::{Fault, Label};
 use crate::calibration;
@@ -50,6 +51,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         match result {
             AttemptResult::Answered { labels, latency, usage } => {
                 self.recorder.answered(latency, usage);
+                admission.learn_usage(usage, self.shared.estimator.predict(self.shared.prefix.tokens(), 0));
                 self.answered(pack, &labels, admission);
             }
             AttemptResult::Failed { failure, retry_after, refused, context_tokens } => {
@@ -62,10 +64,17 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
 
     fn answered(&mut self, pack: Pack, labels: &[Result<Label, Fault>], admission: Admission) {
         let pack_size = pack.len();
+        let measures = pack.measures.is_some();
+        self.measured(&pack, labels, &admission);
         for ((mut item, label), position) in pack.items.into_iter().zip(labels).zip(1..) {
             match label {
                 Ok(label) => match self.assignment(&item, label, pack_size, position, &admission) {
-                    Some(assignment) => self.opinion(item, assignment),
+                    Some(assignment) => {
+                        if measures {
+                            self.check_alone(&item, &assignment);
+                        }
+                        self.opinion(item, assignment);
+                    }
                     None => self.ask_again(item, pack_size, ItemErrorKind::UnknownLabel),
                 },
                 Err(fault) => {
@@ -75,12 +84,39 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             }
         }
         if pack.tier == Tier::First {
-            self.watch_queue(admission.at, admission.admitted_at);
+            self.look_at_metrics(admission.at, admission.admitted_at);
         }
         // Also right for a canary, whose single label nobody waits for.
         let is_garbage = labels.iter().all(Result::is_err);
         let latency = admission.admitted_at.elapsed();
         admission.settle(if is_garbage { Signal::Garbage } else { Signal::Answered(latency) });
+    }
+
+    /// What an answer tells about pack sizes, where they are chosen by measurement.
+    fn measured(&mut self, pack: &Pack, labels: &[Result<Label, Fault>], admission: &Admission) {
+        if let (Some(tuner), Some((size, in_flight)), 0) = (&mut self.tuner, pack.measures, pack.waits) {
+            let (valid_items, latency) = (labels.iter().flatten().count(), admission.admitted_at.elapsed());
+            tuner.answered(size, Measured { valid_items, in_flight, latency });
+        }
+        let Some(check) = &pack.check else { return };
+        let label = labels.first().and_then(|label| label.as_ref().ok());
+        let alone = label.and_then(|label| self.assignment(&check.item, label, 1, 1, admission));
+        if let Some(tuner) = &mut self.tuner {
+            match alone {
+                Some(alone) => tuner.checked(check.pack_size, alone.category == check.category),
+                None => tuner.check_failed(check.pack_size),
+            }
+        }
+    }
+
+    /// Asks an item alone as well that was answered in a pack, where the choice of pack sizes wants to know.
+    fn check_alone(&mut self, item: &Item, assignment: &Assignment) {
+        let pack_size = assignment.origin.pack_size;
+        let is_wanted = |tuner: &mut Tuner| tuner.wants_check(pack_size, &mut self.random);
+        if self.error.is_none() && self.tuner.as_mut().is_some_and(is_wanted) {
+            let check = Check { item: item.clone(), pack_size, category: assignment.category.clone() };
+            self.lane(Tier::First).ready.push_back(Pack::check(check));
+        }
     }
 
     fn assignment(
@@ -202,7 +238,12 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         let at = admission.at;
         match failure.kind {
             // A canary has shown what it was sent for; a refusal shows that the server works.
-            _ if pack.items.is_empty() => admission.settle(signal_of(failure, retry_after)),
+            _ if pack.items.is_empty() => {
+                if let (Some(tuner), Some(check)) = (&mut self.tuner, &pack.check) {
+                    tuner.check_failed(check.pack_size);
+                }
+                admission.settle(signal_of(failure, retry_after));
+            }
             FailureKind::KeyRefused | FailureKind::UnknownModel => {
                 admission.settle(signal_of(failure, None));
                 self.put_first(pack);

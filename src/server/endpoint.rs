@@ -10,6 +10,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::dialect::Dialect;
+use super::prefix_cache::{PrefixCache, PrefixCacheSnapshot};
 use super::transport::Transport;
 use crate::error::Failure;
 use crate::limit::concurrency::ConcurrencyLimit;
@@ -180,6 +181,7 @@ pub(crate) struct EndpointState {
     pub(crate) dialect: Dialect,
     /// The context length in tokens that the server stated.
     pub(crate) context_tokens: Option<usize>,
+    pub(crate) prefix_cache: PrefixCache,
     pub(crate) last_failure: Option<Failure>,
     pub(crate) has_answered: bool,
     failures_in_row: u32,
@@ -199,6 +201,7 @@ impl EndpointState {
             usual_timeout: timeout,
             dialect,
             context_tokens: None,
+            prefix_cache: PrefixCache::default(),
             last_failure: None,
             has_answered: false,
             failures_in_row: 0,
@@ -352,6 +355,8 @@ pub struct EndpointSnapshot {
     pub requests: u64,
     /// Attempts that were answered.
     pub answers: u64,
+    /// How much of the prefix it has cached.
+    pub prefix_cache: PrefixCacheSnapshot,
     /// The last failure in words.
     pub last_failure: Option<String>,
 }
@@ -374,6 +379,7 @@ impl EndpointState {
             context_tokens: self.context_tokens,
             requests: self.requests,
             answers: self.answers,
+            prefix_cache: self.prefix_cache.snapshot(),
             last_failure: self.last_failure.as_ref().map(ToString::to_string),
         }
     }

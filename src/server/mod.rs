@@ -2,8 +2,12 @@
 
 mod dialect;
 mod endpoint;
+mod looks;
+mod metrics;
 mod openai;
 mod pool;
+mod prefix_advice;
+mod prefix_cache;
 mod transport;
 mod verdict;
 pub(crate) mod wire;
@@ -12,11 +16,13 @@ pub(crate) use self::dialect::Refused;
 pub use self::dialect::{Api, Dialect, StructuredOutput};
 pub use self::endpoint::{EndpointConfig, EndpointSnapshot};
 pub(crate) use self::endpoint::{EndpointState, Signal};
+pub use self::metrics::{Engine, ServerMetrics};
 #[cfg(feature = "testing")]
 pub(crate) use self::openai::MAX_RESPONSE_BYTES;
 pub(crate) use self::openai::OpenAiTransport;
 pub use self::pool::Balance;
 pub(crate) use self::pool::{Admission, Endpoint, Pool, PoolConfig};
+pub use self::prefix_cache::{CacheSource, PrefixCacheSnapshot, PrefixVerdict};
 #[cfg(feature = "testing")]
 pub(crate) use self::transport::parse_retry_after;
 pub use self::transport::{BoxFuture, Response, Transport, TransportError, TransportErrorKind};

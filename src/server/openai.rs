@@ -11,13 +11,13 @@ use async_openai::config::Config;
 use async_openai::error::OpenAIError;
 use async_openai::middleware::HttpRequestFactory;
 use bytes::{Bytes, BytesMut};
+use reqwest::ResponseBuilderExt;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::value::RawValue;
 
-use super::transport::{
-    BoxFuture, Response, Transport, TransportError, TransportErrorKind, parse_retry_after, parse_waiting_requests,
-};
+use super::metrics::ServerMetrics;
+use super::transport::{BoxFuture, Response, Transport, TransportError, TransportErrorKind, parse_retry_after};
 use super::wire::Request;
 
 /// The most bytes of a response that are read. An answer to sixteen items with log-probabilities takes a fortieth of it.
@@ -85,11 +85,11 @@ impl Transport for OpenAiTransport {
         })
     }
 
-    fn waiting_requests(&self) -> BoxFuture<'_, Option<u64>> {
+    fn metrics(&self) -> BoxFuture<'_, Option<ServerMetrics>> {
         Box::pin(async move {
             let request = self.http.get(self.metrics_url.clone()?).timeout(METRICS_TIMEOUT).build().ok()?;
             let response = exchange(&self.http, request).await.ok().filter(|response| response.http_status == 200)?;
-            parse_waiting_requests(std::str::from_utf8(&response.body).ok()?)
+            ServerMetrics::parse(std::str::from_utf8(&response.body).ok()?)
         })
     }
 }
@@ -173,10 +173,12 @@ impl tower::Service<HttpRequestFactory> for SingleAttempt {
         let http = self.http.clone();
         Box::pin(async move {
             let request = factory.build().await?;
+            let url = request.url().clone();
             let response = exchange(&http, request).await.map_err(Unusual::None)?;
             let is_json = || serde_json::from_slice::<&RawValue>(&response.body).is_ok();
             if (200..300).contains(&response.http_status) && is_json() {
-                return Ok(http::Response::new(response.body).into());
+                // With its address, since without one reqwest parses a made-up one each time.
+                return Ok(http::Response::builder().url(url).body(response.body)?.into());
             }
             Err(Unusual::Response(response).into())
         })

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::dialect::{Dialect, Refused};
 use super::endpoint::{EndpointSnapshot, EndpointState, Phase, Signal};
 use super::transport::Transport;
+use super::wire::Usage;
 use crate::error::{Error, Failure};
 use crate::limit::rate::{Paid, Rate};
 
@@ -193,13 +194,23 @@ impl Pool {
         self.state().endpoints.iter().filter_map(|endpoint| endpoint.context_tokens).min()
     }
 
-    /// Asks an endpoint how many requests wait inside it, and lowers its limit if they are many. `admitted_at` is that of a
-    /// request which it has just answered.
-    pub(crate) async fn watch_queue(self: Arc<Self>, at: usize, admitted_at: Instant) {
+    /// Whether an endpoint's metrics would tell something new about its prefix cache.
+    pub(crate) fn wants_metrics(&self, at: usize) -> bool {
+        self.state().endpoints.get(at).is_some_and(|endpoint| endpoint.prefix_cache.wants_metrics())
+    }
+
+    /// Reads an endpoint's metrics, for the proof of the prefix and, if `watches_queue`, to lower its limit when many
+    /// requests wait inside it. `admitted_at` is that of a request which it has just answered.
+    pub(crate) async fn read_metrics(self: Arc<Self>, at: usize, admitted_at: Instant, watches_queue: bool) {
         let Some(endpoint) = self.endpoints.get(at) else { return };
-        if let Some(waiting) = endpoint.transport.waiting_requests().await {
-            self.state().endpoints[at].limit.queue_seen(waiting, admitted_at);
+        let metrics = endpoint.transport.metrics().await;
+        let mut state = self.state();
+        let waiting = metrics.as_ref().and_then(|metrics| metrics.waiting_requests).filter(|_| watches_queue);
+        if let Some(waiting) = waiting {
+            state.endpoints[at].limit.queue_seen(waiting, admitted_at);
         }
+        state.endpoints[at].prefix_cache.metrics_read(metrics.as_ref());
+        state.warn_of_prefix(at, &endpoint.base_url);
     }
 
     /// The models of the endpoints.
@@ -217,6 +228,13 @@ impl Pool {
 }
 
 impl PoolState {
+    /// Says once what keeps an endpoint from having the prefix cached.
+    fn warn_of_prefix(&mut self, at: usize, endpoint: &Arc<str>) {
+        if let Some(advice) = self.endpoints[at].prefix_cache.take_warning() {
+            tracing::warn!(%endpoint, %advice, "the prefix is not cached as it could be");
+        }
+    }
+
     fn failures(&self) -> Vec<Failure> {
         self.endpoints.iter().filter_map(|endpoint| endpoint.last_failure.clone()).collect()
     }
@@ -308,6 +326,13 @@ impl Admission {
         tracing::warn!(endpoint = %self.endpoint().base_url, ?refused, "the server refuses a part of the request's form; falling back");
         endpoint.dialect = simpler;
         true
+    }
+
+    /// Learns what the answer's usage says of the prefix, which has about `prefix_tokens`.
+    pub(crate) fn learn_usage(&self, usage: Option<Usage>, prefix_tokens: usize) {
+        let mut state = self.pool.state();
+        state.endpoints[self.at].prefix_cache.answered(usage, prefix_tokens);
+        state.warn_of_prefix(self.at, &self.endpoint().base_url);
     }
 
     /// Remembers the context length that the endpoint stated.

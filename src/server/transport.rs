@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
+use super::metrics::ServerMetrics;
 use super::wire::Request;
 
 /// A boxed future, as the futures crates have it.
@@ -22,28 +23,10 @@ pub trait Transport: Send + Sync + fmt::Debug {
     /// Sends the request and reads the whole response, whatever its status.
     fn send<'a>(&'a self, request: &'a Request) -> BoxFuture<'a, Result<Response, TransportError>>;
 
-    /// The requests that wait inside the server for a place, as its metrics say; none when it does not say. The default
-    /// is that it does not.
-    fn waiting_requests(&self) -> BoxFuture<'_, Option<u64>> {
+    /// What the server says of itself; none when it does not say. The default is that it does not. It must bound its time.
+    fn metrics(&self) -> BoxFuture<'_, Option<ServerMetrics>> {
         Box::pin(std::future::ready(None))
     }
-}
-
-/// Finds the waiting requests in metrics in Prometheus' text format, under the names of vLLM, SGLang and llama.cpp.
-/// Several series of one name, for example one for each engine, are added up.
-pub(crate) fn parse_waiting_requests(metrics: &str) -> Option<u64> {
-    const NAMES: [&str; 3] = ["vllm:num_requests_waiting", "sglang:num_queue_reqs", "llamacpp:requests_deferred"];
-    let value_of = |line: &str| {
-        let rest = NAMES.iter().find_map(|name| line.strip_prefix(name))?;
-        let value = match rest.strip_prefix('{') {
-            Some(labels) => labels.rsplit_once('}')?.1,
-            None => rest.strip_prefix(' ')?,
-        };
-        value.split_whitespace().next()?.parse::<f64>().ok().filter(|value| *value >= 0.0 && value.is_finite())
-    };
-    let mut values = metrics.lines().filter_map(value_of).peekable();
-    values.peek()?;
-    Some(values.sum::<f64>() as u64)
 }
 
 /// A whole HTTP response, reduced to what the run loop needs to know. Any status is a response, not an error.
@@ -128,18 +111,6 @@ pub(crate) fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_waiting_gauge_is_found_under_each_name() {
-        let vllm = "# TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting{engine=\"0\",model_name=\"a}b\"} 3.0\n\
-                    vllm:num_requests_waiting{engine=\"1\",model_name=\"a}b\"} 4.0\nvllm:num_requests_waiting_by_reason{} 9\n";
-        assert_eq!(parse_waiting_requests(vllm), Some(7));
-        assert_eq!(parse_waiting_requests("llamacpp:requests_deferred 2\n"), Some(2));
-        for odd in ["", "vllm:num_requests_waiting NaN", "vllm:num_requests_waiting -1", "vllm:num_requests_waiting{ 3"]
-        {
-            assert_eq!(parse_waiting_requests(odd), None, "{odd}");
-        }
-    }
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {

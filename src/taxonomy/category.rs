@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::prompt::clean::clean;
 
@@ -11,7 +11,7 @@ use crate::prompt::clean::clean;
 /// joined by hyphens, such as `science-tech`.
 ///
 /// Meaningful words matter: a small model asked for opaque codes got half as many items right.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct CategoryId(Arc<str>);
 

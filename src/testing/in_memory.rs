@@ -4,7 +4,8 @@ use std::time::SystemTime;
 
 use super::{Pace, SimulatedEngine, SimulatedReply, SimulatedResponse};
 use crate::server::{
-    BoxFuture, MAX_RESPONSE_BYTES, Request, Response, Transport, TransportError, TransportErrorKind, parse_retry_after,
+    BoxFuture, MAX_RESPONSE_BYTES, Request, Response, ServerMetrics, Transport, TransportError, TransportErrorKind,
+    parse_retry_after,
 };
 
 /// Sends requests straight to the engine, with the same bounds as over a socket.
@@ -26,8 +27,15 @@ impl Transport for SimulatedEngine {
         })
     }
 
-    fn waiting_requests(&self) -> BoxFuture<'_, Option<u64>> {
-        Box::pin(async move { Some(self.counts().waiting as u64) })
+    fn metrics(&self) -> BoxFuture<'_, Option<ServerMetrics>> {
+        Box::pin(async move {
+            match self.handle("/metrics", None, b"").await {
+                SimulatedReply::Response(response) if response.status == 200 => {
+                    ServerMetrics::parse(std::str::from_utf8(&response.body).ok()?)
+                }
+                _ => None,
+            }
+        })
     }
 }
 

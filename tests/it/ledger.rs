@@ -403,35 +403,3 @@ async fn damage_costs_the_records_it_hits_and_compacting_removes_it() {
     let again = builder(&[&server]).ledger(ledger).build().unwrap().categorize(items(10)).await;
     assert_eq!((again.stats.from_ledger, asked_items(&server)), (10, 2));
 }
-
-/// The file was written by the first version of the format and is never changed: what it holds must be found for ever, or the
-/// format's number, or the wording of the question, has changed.
-#[tokio::test(start_paused = true)]
-async fn the_first_format_is_read() {
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fixtures/format-1.ledger");
-    let folder = Folder::new();
-    let server = ScriptedTransport::new(|asked: &Asked| {
-        if asked.items.iter().any(|item| item.ends_with(" 4")) {
-            return Reply::status(422, "bad item");
-        }
-        Reply::probabilities(asked.items.iter().map(|item| vec![(right_label(item), 0.75), ("other", 0.25)]))
-    });
-    let categorize = async |path: &Path| {
-        let ledger = Ledger::open(path).unwrap();
-        builder(&[&server]).ledger(ledger).build().unwrap().categorize(items(6)).await
-    };
-    if std::env::var_os("SLUGLINE_WRITE_FIXTURE").is_some() {
-        let _ = std::fs::remove_file(&fixture);
-        categorize(&fixture).await;
-    }
-    std::fs::copy(&fixture, folder.file()).unwrap();
-    let before = server.asked().len();
-    let report = categorize(&folder.file()).await;
-    check_all_there(&report, 6);
-    assert_eq!(failed(&report).into_iter().collect::<Vec<_>>(), [("item-4", "rejected")]);
-    assert_eq!((report.stats.from_ledger, server.asked().len()), (5, before), "nothing is asked");
-    let assignment = report.outcomes[0].result.as_ref().unwrap();
-    assert_eq!((assignment.confidence, assignment.origin.endpoint.as_ref()), (Some(0.75), "http://0"));
-    let error = report.outcomes[4].result.as_ref().unwrap_err();
-    assert!(error.to_string().contains("HTTP 422, \"bad item\""), "{error}");
-}

@@ -220,12 +220,11 @@ async fn a_dropped_run_closes_its_requests() {
 }
 
 #[tokio::test]
-async fn the_server_queue_is_read_from_its_metrics() {
-    let server = server(SimulatedServer::builder()).await;
-    let categorizer = builder(server.base_url()).watch_server_queue(true).build().unwrap();
-    all_right(&categorizer, 60).await;
-    let metrics = server.counts().requests.iter().find(|(path, _)| path.contains("metrics")).map(|(_, count)| *count);
-    assert!(metrics.unwrap_or(0) >= 1, "{:?}", server.counts().requests);
+async fn the_metrics_are_read_beside_the_api() {
+    let server = server(SimulatedServer::builder().prefix_cache(32, 65_536)).await;
+    let report = all_right(&builder(server.base_url()).build().unwrap(), 300).await;
+    assert_eq!(report.stats.endpoints[0].prefix_cache.block_tokens, Some(32));
+    assert_eq!(server.counts().requests["/metrics"], 1, "once for the proof of the prefix");
 }
 
 #[tokio::test]

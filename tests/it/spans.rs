@@ -13,10 +13,17 @@ use crate::support::{builder, items, right};
 
 /// Remembers the name and the parent of every span, and all that is said.
 #[derive(Clone, Default)]
-struct Listener {
+pub(crate) struct Listener {
     spans: Arc<Mutex<Vec<(&'static str, Option<u64>)>>>,
     said: Arc<Mutex<String>>,
     next: Arc<AtomicU64>,
+}
+
+impl Listener {
+    /// All fields of spans and events so far, one a line.
+    pub(crate) fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
+    }
 }
 
 struct Said<'a>(&'a mut String);
@@ -50,6 +57,7 @@ impl Subscriber for Listener {
 #[tokio::test(start_paused = true)]
 async fn spans_nest_and_hold_no_text() {
     let listener = Listener::default();
+    let _turn = crate::support::LOG.lock().await;
     let _guard = tracing::subscriber::set_default(listener.clone());
     let server = ScriptedTransport::new(|asked| {
         // One attempt fails, and its words repeat the text of an item.

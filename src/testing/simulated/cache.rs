@@ -1,5 +1,5 @@
-//! A prefix cache by blocks of tokens, as vLLM has one: a block is found again when it and all blocks before it are the
-//! same.
+//! Prefix caches: by blocks of tokens, as vLLM has one, where a block is found again when it and all blocks before it are
+//! the same; and by slots, as llama.cpp has them, where each keeps the last prompt that ran in it.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -66,6 +66,58 @@ impl PrefixCache {
     }
 }
 
+/// Places to run, each of which remembers its last prompt.
+#[derive(Debug)]
+pub(super) struct SlotCache {
+    slots: Vec<Slot>,
+    clock: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Slot {
+    prompt: Vec<u64>,
+    is_busy: bool,
+    used_at: u64,
+}
+
+/// How much of a prompt must be in a slot, as one part in so many, for the slot to be chosen for it (llama.cpp's
+/// `--slot-prompt-similarity`).
+const LEAST_SIMILAR_PART: usize = 10;
+
+impl SlotCache {
+    pub(super) fn new(slots: usize) -> Self {
+        Self { slots: vec![Slot::default(); slots.max(1)], clock: 0 }
+    }
+
+    /// Takes a free slot, the one with the most of the prompt if that is enough, else the one that was left alone the
+    /// longest. Gives its number and how many leading tokens of the prompt are in it. There must be no more requests than
+    /// slots; if there are, they share the first.
+    pub(super) fn take(&mut self, prompt: &[u64]) -> (usize, usize) {
+        let common = |slot: &Slot| slot.prompt.iter().zip(prompt).take_while(|(a, b)| a == b).count();
+        let free = || self.slots.iter().enumerate().filter(|(_, slot)| !slot.is_busy);
+        let similar = free()
+            .map(|(number, slot)| (common(slot), number))
+            .filter(|(common, _)| LEAST_SIMILAR_PART * common > prompt.len())
+            .max();
+        let oldest = || free().min_by_key(|(_, slot)| slot.used_at).map_or(0, |(number, _)| number);
+        let number = similar.map_or_else(oldest, |(_, number)| number);
+        let cached_tokens = common(&self.slots[number]).min(prompt.len().saturating_sub(1));
+        self.clock += 1;
+        self.slots[number] = Slot { prompt: prompt.to_vec(), is_busy: true, used_at: self.clock };
+        (number, cached_tokens)
+    }
+
+    /// Gives a slot back; its prompt stays.
+    pub(super) fn give_back(&mut self, number: usize) {
+        self.slots[number].is_busy = false;
+    }
+
+    /// Forgets all prompts.
+    pub(super) fn clear(&mut self) {
+        self.slots.iter_mut().for_each(|slot| slot.prompt.clear());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,5 +159,23 @@ mod tests {
         let mut none = PrefixCache::new(16, 0);
         none.insert(&prompt(96, 0));
         assert_eq!(none.cached_tokens(&prompt(96, 0)), 0);
+    }
+
+    #[test]
+    fn each_slot_computes_a_prefix_once() {
+        let mut slots = SlotCache::new(2);
+        assert_eq!(slots.take(&prompt(100, 1)), (0, 0));
+        assert_eq!(slots.take(&prompt(100, 2)), (1, 0), "the first is busy");
+        slots.give_back(1);
+        slots.give_back(0);
+        assert_eq!(slots.take(&prompt(100, 3)).1, 100);
+        assert_eq!(slots.take(&prompt(100, 4)).1, 100);
+        (0..2).for_each(|slot| slots.give_back(slot));
+        let (slot, cached) = slots.take(&prompt(0, 5));
+        assert_eq!(cached, 0);
+        slots.give_back(slot);
+        assert_eq!(slots.take(&prompt(0, 5)), (slot, 99), "never to the last token");
+        slots.clear();
+        assert_eq!(slots.take(&prompt(100, 3)).1, 0);
     }
 }

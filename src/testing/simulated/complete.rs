@@ -1,10 +1,11 @@
 //! The way of a completion request through the simulated server.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::answer::{Draft, DraftObject, Form, Style, plain_text};
+use super::cache::SlotCache;
 use super::classify::Classifier;
 use super::engine::{Inner, SimulatedEngine};
 use super::faults::{Decided, Fault, Overload, Poison, Verdict};
@@ -87,7 +88,8 @@ impl SimulatedEngine {
 impl Inner {
     fn read_prompt(&self, ask: &Ask) -> Prompt {
         let prefix = self.prefixes.of(ask.endpoint, &ask.prefix);
-        let token_ids = prefix.prompt_tokens(&ask.message);
+        let stamp = self.settings.has_stamped_template.then(|| self.counts().completion_requests());
+        let token_ids = prefix.prompt_tokens(stamp, &ask.message);
         Prompt { prefix, items: prompt::items(&ask.message), token_ids }
     }
 
@@ -230,7 +232,10 @@ impl Inner {
             self.counts().overloaded += 1;
             refusal(429, "Too many requests are waiting. (simulated)", None)
         })?;
-        let cached_tokens = self.cache().cached_tokens(prompt);
+        self.lose_cache();
+        let slot = self.slots.as_ref().map(|slots| TakenSlot::take(slots, prompt));
+        let cached_tokens = slot.as_ref().map_or_else(|| self.cache().cached_tokens(prompt), |slot| slot.cached_tokens);
+        let cached_tokens = if cached_tokens < self.settings.least_cached_tokens { 0 } else { cached_tokens };
         place.prefill(prompt.len() - cached_tokens).await;
         // Only now, so that requests that arrive together all compute a prefix that is new.
         self.cache().insert(prompt);
@@ -241,6 +246,15 @@ impl Inner {
             total_tokens: prompt.len() + output_tokens,
             prompt_tokens_details: Some(PromptTokensDetails { cached_tokens }),
         })
+    }
+
+    /// Empties the cache where that is due.
+    fn lose_cache(&self) {
+        let every = self.faults().faults.cache_lost_every;
+        let answers: u64 = self.counts().finish_reasons.values().sum();
+        if every.is_some_and(|every| answers.is_multiple_of(every)) {
+            self.clear_cache();
+        }
     }
 
     fn finish(&self, ask: &Ask, prompt: &Prompt, output: Output, usage: Usage, decided: &Decided) -> SimulatedReply {
@@ -276,6 +290,26 @@ impl Inner {
             *counts.faults.entry(*fault).or_default() += 1;
         }
         counts.finish_reasons.values().sum()
+    }
+}
+
+/// A slot in use, given back when the request is over or given up.
+struct TakenSlot<'a> {
+    slots: &'a Mutex<SlotCache>,
+    number: usize,
+    cached_tokens: usize,
+}
+
+impl<'a> TakenSlot<'a> {
+    fn take(slots: &'a Mutex<SlotCache>, prompt: &[u64]) -> Self {
+        let (number, cached_tokens) = slots.lock().unwrap_or_else(PoisonError::into_inner).take(prompt);
+        Self { slots, number, cached_tokens }
+    }
+}
+
+impl Drop for TakenSlot<'_> {
+    fn drop(&mut self) {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).give_back(self.number);
     }
 }
 

@@ -74,8 +74,8 @@ impl Counts {
         self.cached_tokens as f64 / self.prompt_tokens.max(1) as f64
     }
 
-    /// The metrics as vLLM names them, in Prometheus' text format.
-    pub(super) fn metrics(&self, model: &str, kv_cache_usage: f64) -> String {
+    /// The metrics as vLLM names them, in Prometheus' text format. `block_tokens` is none when the prefix cache is off.
+    pub(super) fn metrics(&self, model: &str, kv_cache_usage: f64, block_tokens: Option<usize>) -> String {
         let mut out = String::with_capacity(2_048);
         let labels = format!("engine=\"0\",model_name=\"{}\"", model.replace(['"', '\\', '\n'], "_"));
         let mut single = |name: &str, kind: &str, help: &str, value: f64| {
@@ -97,6 +97,12 @@ impl Counts {
         single("prefix_cache_hits_total", "counter", "Tokens found in the prefix cache.", self.cached_tokens as f64);
         single("prompt_tokens_total", "counter", "Prompt tokens processed.", self.prompt_tokens as f64);
         single("generation_tokens_total", "counter", "Output tokens generated.", self.output_tokens as f64);
+        let (block, caching) = block_tokens.map_or((16, "False"), |block| (block, "True"));
+        let _ = writeln!(
+            out,
+            "# HELP vllm:cache_config_info The cache.\n# TYPE vllm:cache_config_info gauge\n\
+             vllm:cache_config_info{{block_size=\"{block}\",enable_prefix_caching=\"{caching}\",engine=\"0\"}} 1.0"
+        );
         out.push_str(
             "# HELP vllm:request_success_total Requests answered.\n# TYPE vllm:request_success_total counter\n",
         );
@@ -121,7 +127,7 @@ mod tests {
             finish_reasons: BTreeMap::from([("length", 1), ("stop", 2)]),
             ..Counts::default()
         };
-        let text = counts.metrics("a\"b", 0.25);
+        let text = counts.metrics("a\"b", 0.25, Some(32));
         for line in [
             "vllm:num_requests_running{engine=\"0\",model_name=\"a_b\"} 3.0",
             "vllm:num_requests_waiting{engine=\"0\",model_name=\"a_b\"} 0.0",
@@ -131,6 +137,7 @@ mod tests {
             "vllm:prompt_tokens_total{engine=\"0\",model_name=\"a_b\"} 1000.0",
             "vllm:generation_tokens_total{engine=\"0\",model_name=\"a_b\"} 0.0",
             "vllm:request_success_total{engine=\"0\",model_name=\"a_b\",finished_reason=\"stop\"} 2.0",
+            "vllm:cache_config_info{block_size=\"32\",enable_prefix_caching=\"True\",engine=\"0\"} 1.0",
             "# TYPE vllm:request_success_total counter",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::cache::PrefixCache;
+use super::cache::{PrefixCache, SlotCache};
 use super::counts::Counts;
 use super::faults::{Death, FaultState, Faults};
 use super::prefix::Prefixes;
@@ -44,6 +44,8 @@ pub(super) struct Inner {
     pub(super) in_flight: Gauge,
     pub(super) prefixes: Prefixes,
     cache: Mutex<PrefixCache>,
+    /// In place of the cache, where each place to run has its own.
+    pub(super) slots: Option<Mutex<SlotCache>>,
     counts: Mutex<Counts>,
     faults: Mutex<FaultState>,
     up: watch::Sender<bool>,
@@ -56,6 +58,9 @@ impl SimulatedEngine {
             in_flight: Gauge::default(),
             prefixes: Prefixes::default(),
             cache: Mutex::new(PrefixCache::new(settings.block_tokens, settings.cache_tokens / settings.block_tokens)),
+            slots: settings
+                .has_slot_cache
+                .then(|| Mutex::new(SlotCache::new(settings.max_num_seqs.min(settings.latency.max_running)))),
             counts: Mutex::default(),
             faults: Mutex::new(FaultState::new(faults, settings.seed)),
             up: watch::Sender::new(true),
@@ -132,7 +137,7 @@ impl SimulatedEngine {
 
     /// Comes back like a process that was started again, its prefix cache empty.
     pub fn come_back(&self) {
-        self.inner.cache().clear();
+        self.inner.clear_cache();
         self.inner.up.send_replace(true);
     }
 
@@ -208,12 +213,14 @@ impl Inner {
         self.count_request(known.unwrap_or("other"));
         match path {
             HEALTH_PATH => SimulatedResponse::new(200, "text/plain", ""),
-            METRICS_PATH => {
+            METRICS_PATH if self.settings.has_metrics => {
                 let usage = self.schedule.held_tokens() as f64 / self.settings.cache_tokens.max(1) as f64;
                 let mut counts = self.counts().clone();
                 counts.running = self.schedule.running().now();
                 counts.waiting = self.schedule.waiting().now();
-                let text = counts.metrics(&self.settings.model, usage.min(1.0));
+                let is_cached = self.settings.cache_tokens > 0;
+                let block_tokens = is_cached.then_some(self.settings.block_tokens);
+                let text = counts.metrics(&self.settings.model, usage.min(1.0), block_tokens);
                 SimulatedResponse::new(200, "text/plain; version=0.0.4; charset=utf-8", text)
             }
             MODELS_PATH => self.refusal_of_key(authorization).unwrap_or_else(|| {
@@ -259,6 +266,13 @@ impl Inner {
 
     pub(super) fn faults(&self) -> MutexGuard<'_, FaultState> {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn clear_cache(&self) {
+        self.cache().clear();
+        if let Some(slots) = &self.slots {
+            slots.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
     }
 
     pub(super) fn cache(&self) -> MutexGuard<'_, PrefixCache> {

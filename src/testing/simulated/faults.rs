@@ -207,6 +207,7 @@ pub struct Faults {
     pub(super) retry_after: Option<Duration>,
     pub(super) has_no_usage: bool,
     pub(super) has_no_cached_tokens: bool,
+    pub(super) cache_lost_every: Option<u64>,
 }
 
 /// When a server dies, and when it lives again.
@@ -293,6 +294,13 @@ impl Faults {
     #[must_use]
     pub fn without_cached_tokens(mut self) -> Self {
         self.has_no_cached_tokens = true;
+        self
+    }
+
+    /// The prefix cache is emptied before each of this many-th answers, as the load of others does to it.
+    #[must_use]
+    pub fn lose_cache_every(mut self, answers: u64) -> Self {
+        self.cache_lost_every = Some(answers.max(1));
         self
     }
 }

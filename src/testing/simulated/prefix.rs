@@ -33,10 +33,11 @@ impl Prefix {
         Self { text: text.to_owned(), endpoint, classifier, token_ids }
     }
 
-    /// The tokens of the whole prompt with this message.
-    pub(super) fn prompt_tokens(&self, message: &str) -> Vec<u64> {
+    /// The tokens of the whole prompt with this message, after a stamp that the template writes, if it does.
+    pub(super) fn prompt_tokens(&self, stamp: Option<u64>, message: &str) -> Vec<u64> {
         let end = if self.endpoint == Endpoint::Chat { BEFORE_ANSWER } else { "" };
-        self.token_ids.iter().copied().chain(token_ids(message)).chain(token_ids(end)).collect()
+        let stamped = stamp.into_iter().chain(self.token_ids.iter().copied());
+        stamped.chain(token_ids(message)).chain(token_ids(end)).collect()
     }
 }
 
@@ -76,8 +77,9 @@ mod tests {
     #[test]
     fn prompts_share_the_tokens_of_the_prefix() {
         let prefix = Prefix::read(Endpoint::Chat, "Some words.");
-        let (one, two) = (prefix.prompt_tokens("one"), prefix.prompt_tokens("two"));
+        let (one, two) = (prefix.prompt_tokens(None, "one"), prefix.prompt_tokens(None, "two"));
         assert_eq!(one[..prefix.token_ids.len()], two[..prefix.token_ids.len()]);
         assert_ne!(one, two);
+        assert_eq!(prefix.prompt_tokens(Some(7), "one")[1..], one);
     }
 }

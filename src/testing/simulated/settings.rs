@@ -24,6 +24,7 @@ pub enum StructuredOutputs {
 
 /// All settings of a simulated server.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each can be set without the others")]
 pub(super) struct Settings {
     pub(super) model: String,
     pub(super) latency: Latency,
@@ -39,6 +40,10 @@ pub(super) struct Settings {
     pub(super) output_tokens: Option<usize>,
     pub(super) block_tokens: usize,
     pub(super) cache_tokens: usize,
+    pub(super) least_cached_tokens: usize,
+    pub(super) has_slot_cache: bool,
+    pub(super) has_metrics: bool,
+    pub(super) has_stamped_template: bool,
 }
 
 /// Sets up a [`SimulatedServer`], or a [`SimulatedEngine`] without sockets.
@@ -67,6 +72,10 @@ impl Default for SimulatedServerBuilder {
             output_tokens: None,
             block_tokens: 16,
             cache_tokens: 65_536,
+            least_cached_tokens: 0,
+            has_slot_cache: false,
+            has_metrics: true,
+            has_stamped_template: false,
         };
         Self { settings, faults: Faults::none(), port: 0 }
     }
@@ -159,6 +168,32 @@ impl SimulatedServerBuilder {
     pub fn prefix_cache(mut self, block_tokens: usize, cache_tokens: usize) -> Self {
         self.settings.block_tokens = block_tokens.max(1);
         self.settings.cache_tokens = cache_tokens;
+        self
+    }
+
+    /// The fewest leading tokens that are taken from the cache, as hosted providers have it (1,024). Default 0.
+    pub fn least_cached_tokens(mut self, tokens: usize) -> Self {
+        self.settings.least_cached_tokens = tokens;
+        self
+    }
+
+    /// Whether each place to run has a prefix cache of its own, token by token, in place of the common one in blocks, as
+    /// llama.cpp's slots do. Default false.
+    pub fn slot_cache(mut self, has: bool) -> Self {
+        self.settings.has_slot_cache = has;
+        self
+    }
+
+    /// Whether it has `/metrics`. Default true.
+    pub fn metrics(mut self, has: bool) -> Self {
+        self.settings.has_metrics = has;
+        self
+    }
+
+    /// Whether the chat template writes something new in front of each prompt, as the time, so that no two prompts begin
+    /// with the same tokens. Default false.
+    pub fn stamped_template(mut self, is: bool) -> Self {
+        self.settings.has_stamped_template = is;
         self
     }
 

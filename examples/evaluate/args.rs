@@ -1,0 +1,217 @@
+//! The flags of the command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use slugline::calibration::Calibration;
+use slugline::{AnswerForm, Categorizer, CategorizerBuilder, EndpointConfig, Escalation, Taxonomy};
+
+use super::server::{ServerArgs, one_line, with};
+
+/// Measures how many labels are right, and how many items per second that costs, on labelled items of your own.
+///
+/// Input lines are those of `categorize` with one more field, the label: the id, the name or an alias of a category. Every
+/// pack size is run with every form of the answer over the same items, one setting after the other.
+///
+/// Exit code 0: every item has a category in every setting. 2: finished, but some have none. 1: it could not start or had to
+/// stop; what was finished by then is written.
+#[derive(Debug, Parser)]
+#[command(name = "evaluate", version)]
+pub(crate) struct Args {
+    /// The labelled items, a JSON object per line; - is standard input
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub(crate) input: PathBuf,
+
+    /// The field of a line that holds its label
+    #[arg(long, value_name = "NAME", default_value = "label")]
+    pub(crate) label_field: String,
+
+    /// The categories
+    #[arg(long, value_name = "FILE.toml")]
+    pub(crate) taxonomy: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+
+    /// The most items that share a request, 1 to 16: a setting for each
+    #[arg(long, value_name = "N,N,...", value_delimiter = ',', default_value = "1,3,5")]
+    pack_sizes: Vec<usize>,
+
+    /// The forms of the answer: a setting for each; bare is for single items alone
+    #[arg(long, value_name = "FORM,...", value_delimiter = ',', default_value = "objects")]
+    answers: Vec<Form>,
+
+    /// The most tokens of an item that are shown to the model [default: 150]
+    #[arg(long, value_name = "N")]
+    item_tokens: Option<usize>,
+
+    /// Only the first N items [default: all]
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+
+    /// Makes backoff and the order of items that are asked again repeatable
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+
+    /// Where the page goes, replacing what is there
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) report: Option<PathBuf>,
+
+    /// Where all figures and the label of every item go, replacing what is there
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// The server and the machine in words, for the report
+    #[arg(long, value_name = "WORDS")]
+    pub(crate) about_server: Option<String>,
+
+    /// What benches/peers/run.py wrote with --json for the same items and server: drawn beside the settings
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) peers: Option<PathBuf>,
+
+    /// Fits a calibration on half of the items, chosen at random within each category, and writes it here; all figures are
+    /// then of the other half, with and without it
+    #[arg(long, value_name = "FILE.toml", group = "correction")]
+    pub(crate) fit: Option<PathBuf>,
+
+    /// Applies a calibration, and shows the figures with and without it
+    #[arg(long, value_name = "FILE.toml", group = "correction")]
+    pub(crate) calibration: Option<PathBuf>,
+
+    /// Measures each setting's prior with items without content, and shows the figures with and without dividing it out
+    #[arg(long, group = "correction")]
+    pub(crate) measure_prior: bool,
+
+    /// Evens out the positions of packs by what the run itself sees, and shows the figures with and without that
+    #[arg(long, group = "correction")]
+    pub(crate) even_positions: bool,
+
+    /// Shows all figures also for a skewed part of the items: all of the first category of the taxonomy, half of the second,
+    /// a third of the third and so on
+    #[arg(long, conflicts_with = "even_positions")]
+    pub(crate) skew: bool,
+
+    /// Runs each setting once more with items asked again whose confidence is below this, 0 to 1
+    #[arg(long, value_name = "SHARE", conflicts_with = "fit")]
+    escalate_below: Option<f32>,
+
+    /// Asks them in so many more packs instead of alone, and takes the mean
+    #[arg(long, value_name = "PACKS", requires = "escalate_below", conflicts_with = "escalate_to")]
+    escalate_vote: Option<usize>,
+
+    /// Asks them at this server, which has a stronger model
+    #[arg(long, value_name = "URL", requires = "escalate_below")]
+    escalate_to: Option<String>,
+
+    /// The name of that model [default: that of --model]
+    #[arg(long, value_name = "NAME", requires = "escalate_to")]
+    escalate_model: Option<String>,
+
+    /// The most requests that this may cost, relative to the others [default: 0.2]
+    #[arg(long, value_name = "SHARE", requires = "escalate_below")]
+    escalate_at_most: Option<f64>,
+}
+
+/// A form of the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// An object for each item, with its number and its category
+    Objects,
+    /// The category alone, for single items
+    Bare,
+}
+
+impl From<Form> for AnswerForm {
+    fn from(form: Form) -> Self {
+        match form {
+            Form::Objects => Self::Objects,
+            Form::Bare => Self::Bare,
+        }
+    }
+}
+
+/// A setting to be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Planned {
+    pub(crate) form: AnswerForm,
+    pub(crate) pack_size: usize,
+    pub(crate) is_escalated: bool,
+}
+
+impl Planned {
+    pub(crate) fn name(self) -> String {
+        format!("{} ×{}{}", self.form, self.pack_size, if self.is_escalated { ", escalated" } else { "" })
+    }
+}
+
+impl Args {
+    /// Reads the command line. An error is the exit code after help or a complaint was printed.
+    pub(crate) fn read() -> Result<Self, ExitCode> {
+        Self::try_parse().map_err(|error| {
+            if !error.use_stderr() {
+                // Help or the version, as asked for. Nobody is left to tell if they cannot be printed.
+                let _ = error.print();
+                return ExitCode::SUCCESS;
+            }
+            super::complain(&one_line(&error.to_string()));
+            ExitCode::FAILURE
+        })
+    }
+
+    /// The settings, each once, in the order of the flags. `skipped` hears of those that make no sense.
+    pub(crate) fn settings(&self, mut skipped: impl FnMut(String)) -> Vec<Planned> {
+        let mut settings = Vec::new();
+        for form in self.answers.iter().copied().map(AnswerForm::from) {
+            for &pack_size in &self.pack_sizes {
+                let planned = Planned { form, pack_size, is_escalated: false };
+                if form == AnswerForm::Bare && pack_size != 1 {
+                    let name = planned.name();
+                    skipped(format!("{name} is skipped: a bare label names no item, so it is for single items alone"));
+                } else if !settings.contains(&planned) {
+                    settings.push(planned);
+                    settings.extend(self.escalate_below.map(|_| Planned { is_escalated: true, ..planned }));
+                }
+            }
+        }
+        settings
+    }
+
+    /// The categorizer of a setting.
+    pub(crate) fn categorizer(&self, taxonomy: &Taxonomy, planned: Planned) -> Result<Categorizer, String> {
+        let builder = self.server.builder(taxonomy.clone())?.pack_size(planned.pack_size).answer_form(planned.form);
+        let builder = builder.even_positions(self.even_positions);
+        let builder = with(builder, self.item_tokens, CategorizerBuilder::item_tokens);
+        let builder = with(builder, self.seed, CategorizerBuilder::seed);
+        let calibration = self.calibration.as_deref().map(Calibration::load).transpose();
+        let builder = with(builder, calibration.map_err(|error| error.to_string())?, CategorizerBuilder::calibration);
+        let escalation = self.escalation().filter(|_| planned.is_escalated);
+        with(builder, escalation, CategorizerBuilder::escalate).build().map_err(|error| error.to_string())
+    }
+
+    fn escalation(&self) -> Option<Escalation> {
+        let mut escalation = Escalation::below(self.escalate_below?);
+        if let Some(packs) = self.escalate_vote {
+            escalation = escalation.vote(packs);
+        }
+        if let Some(base_url) = &self.escalate_to {
+            let model = self.escalate_model.as_ref().unwrap_or(&self.server.model);
+            escalation = escalation.to(EndpointConfig::new(base_url).model(model));
+        }
+        if let Some(share) = self.escalate_at_most {
+            escalation = escalation.at_most(share);
+        }
+        Some(escalation)
+    }
+
+    /// The escalation in words.
+    pub(crate) fn escalation_words(&self) -> Option<String> {
+        let below = self.escalate_below?;
+        let way = match (self.escalate_vote, &self.escalate_to) {
+            (Some(packs), _) => format!("in {packs} more packs"),
+            (_, Some(_)) => format!("at {}", self.escalate_model.as_ref().unwrap_or(&self.server.model)),
+            _ => "alone".to_owned(),
+        };
+        Some(format!("below {below} asked again {way}"))
+    }
+}

@@ -1,0 +1,109 @@
+//! From runs to the rows of an evaluation: a run may be read in two ways, without and with a correction, and on a part of
+//! its items.
+
+use slugline::calibration::{Calibration, CalibrationError, Sample};
+use slugline::evaluate::{Evaluation, GradedItem, Setting, Throughput, UnknownTruth, halves, skewed};
+use slugline::{CategoryId, Outcome, Stats, Taxonomy};
+
+/// The split and the skewed part are the same in every evaluation of the same items.
+const SEED: u64 = 0;
+
+/// A setting that was run.
+pub(crate) struct Run {
+    pub(crate) setting: Setting,
+    pub(crate) outcomes: Vec<Outcome>,
+    pub(crate) stats: Stats,
+    pub(crate) correction: Correction,
+}
+
+/// What is done to the model's probabilities.
+pub(crate) enum Correction {
+    None,
+    /// In the run itself; the word is for the name of the setting.
+    Within(&'static str),
+    /// Afterwards.
+    By(Box<Calibration>, &'static str),
+}
+
+/// A part of the items.
+pub(crate) struct Part {
+    /// In words; none for all.
+    words: Option<String>,
+    /// Added to the names of settings.
+    suffix: &'static str,
+    /// The numbers of its items, in order.
+    items: Vec<usize>,
+}
+
+/// A calibration fitted on one half of the items, and the other half.
+pub(crate) struct Fitted {
+    pub(crate) calibration: Calibration,
+    pub(crate) samples: usize,
+    pub(crate) held_out: Vec<usize>,
+}
+
+/// Fits on one half of the items, with all runs together.
+pub(crate) fn fit(runs: &[Run], truths: &[CategoryId], taxonomy: &Taxonomy) -> Result<Fitted, CalibrationError> {
+    let [fitted_on, held_out] = halves(truths, SEED);
+    let outcomes = || runs.iter().flat_map(|run| fitted_on.iter().filter_map(|item| run.outcomes.get(*item)));
+    let answered = || outcomes().filter_map(|outcome| Some((outcome, outcome.result.as_ref().ok()?)));
+    let samples: Vec<Sample<'_>> = answered()
+        .filter_map(|(outcome, assignment)| Some(Sample { assignment, truth: truths.get(outcome.index as usize)? }))
+        .collect();
+    let measured = Calibration::of_stream(taxonomy, answered().map(|(_, assignment)| assignment))?;
+    Ok(Fitted { calibration: measured.fit(&samples, taxonomy), samples: fitted_on.len(), held_out })
+}
+
+/// The parts that figures are wanted of.
+pub(crate) fn parts(truths: &[CategoryId], taxonomy: &Taxonomy, held_out: Option<&[usize]>, skew: bool) -> Vec<Part> {
+    let whole = Part {
+        words: held_out.map(|_| "of the half that was not fitted on".to_owned()),
+        suffix: "",
+        items: held_out.map_or_else(|| (0..truths.len()).collect(), <[usize]>::to_vec),
+    };
+    if !skew {
+        return vec![whole];
+    }
+    let of_part: Vec<CategoryId> = whole.items.iter().filter_map(|item| truths.get(*item).cloned()).collect();
+    let items = skewed(&of_part, taxonomy, SEED).into_iter().map(|place| whole.items[place]).collect();
+    let words = match &whole.words {
+        Some(words) => format!("of a skewed part {words}"),
+        None => "of a skewed part".to_owned(),
+    };
+    vec![whole, Part { words: Some(words), suffix: ", skewed", items }]
+}
+
+/// Adds a run, once for each part and way of reading it.
+pub(crate) fn add(
+    evaluation: &mut Evaluation,
+    run: &Run,
+    truths: &[CategoryId],
+    part: &Part,
+    taxonomy: &Taxonomy,
+) -> Result<(), UnknownTruth> {
+    let grade = |how: fn(&Outcome, CategoryId) -> GradedItem| -> Vec<GradedItem> {
+        let graded = |item: &usize| Some(how(run.outcomes.get(*item)?, truths.get(*item)?.clone()));
+        part.items.iter().filter_map(graded).collect()
+    };
+    let written = grade(GradedItem::as_written);
+    let corrected = match &run.correction {
+        Correction::None => None,
+        Correction::Within(word) => Some((*word, grade(GradedItem::new))),
+        Correction::By(calibration, word) => {
+            Some((*word, written.iter().map(|item| item.corrected(calibration, taxonomy)).collect()))
+        }
+    };
+    let all: Vec<GradedItem> =
+        run.outcomes.iter().zip(truths).map(|(outcome, truth)| GradedItem::new(outcome, truth.clone())).collect();
+    let throughput = Throughput::from_stats(&run.stats, &all);
+    for (word, items) in [("", written)].into_iter().chain(corrected) {
+        let mut setting = run.setting.clone();
+        let calibration = Some(word.trim_start_matches(", ")).filter(|word| !word.is_empty());
+        setting.name = format!("{}{word}{}", setting.name, part.suffix);
+        setting.calibration = calibration.map(str::to_owned);
+        setting.sample.clone_from(&part.words);
+        let throughput = throughput.on_sample(&items);
+        evaluation.add(setting, items, throughput)?;
+    }
+    Ok(())
+}

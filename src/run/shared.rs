@@ -1,0 +1,91 @@
+//! What the runs of a categorizer share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::answer::AnswerForm;
+use crate::answer::schema::Schemas;
+use crate::calibration;
+use crate::escalation::Escalation;
+use crate::prompt::Prefix;
+use crate::prompt::frame::CLOSING_TOKENS;
+use crate::prompt::tokens::{self, CountTokens, TokenEstimator};
+use crate::server::Pool;
+use crate::taxonomy::Taxonomy;
+use crate::tuning::Tuning;
+
+/// What the runs of a categorizer share.
+pub(crate) struct Shared {
+    pub(crate) taxonomy: Taxonomy,
+    pub(crate) prefix: Prefix,
+    pub(crate) schemas: Schemas,
+    pub(crate) estimator: TokenEstimator,
+    pub(crate) tokens: Option<Arc<dyn CountTokens>>,
+    pub(crate) pool: Arc<Pool>,
+    /// The endpoint with the stronger model, where the escalation has one.
+    pub(crate) stronger: Option<Arc<Pool>>,
+    pub(crate) escalation: Option<Escalation>,
+    /// Where answers are kept, and what they are kept under.
+    #[cfg(feature = "ledger")]
+    pub(crate) ledger: Option<(crate::ledger::Ledger, crate::ledger::Questions)>,
+    /// At most one for each model.
+    pub(crate) calibrations: Vec<calibration::Ready>,
+    pub(crate) settings: Settings,
+    pub(crate) longest_label_tokens: usize,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Shared")
+            .field("taxonomy", &self.taxonomy.name())
+            .field("pool", &self.pool)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a categorizer works; the builder documents each.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) pack_size: usize,
+    pub(crate) tuning: Option<Tuning>,
+    pub(crate) answer_form: AnswerForm,
+    pub(crate) evens_positions: bool,
+    pub(crate) item_tokens: usize,
+    pub(crate) context_tokens: usize,
+    pub(crate) temperature: f32,
+    pub(crate) transport_retries: u32,
+    pub(crate) content_retries: u32,
+    pub(crate) pack_wait: Duration,
+    pub(crate) waits_by_gauge: bool,
+    pub(crate) seed: Option<u64>,
+}
+
+/// Tokens of one object of an answer beside its label, with the blanks that vLLM writes after colons and commas.
+const OBJECT_TOKENS: usize = 16;
+/// Tokens of the answer around its objects, the wrapper of an object root included.
+const AROUND_TOKENS: usize = 16;
+
+impl Shared {
+    /// The most tokens that an answer for so many items may take: tight, since a constrained decoder can loop in white
+    /// space until the limit.
+    pub(crate) fn max_output_tokens(&self, pack_len: usize) -> usize {
+        AROUND_TOKENS + pack_len * (OBJECT_TOKENS + self.longest_label_tokens)
+    }
+
+    /// The estimated tokens that the texts and frames of a pack of so many items may take.
+    pub(super) fn pack_budget_tokens(&self, pack_size: usize) -> usize {
+        let context = self.pool.context_tokens().unwrap_or(usize::MAX).min(self.settings.context_tokens);
+        let around = self.estimator.predict(self.prefix.tokens(), CLOSING_TOKENS) + self.max_output_tokens(pack_size);
+        // A tenth stays free, since these are estimates.
+        let free = context.saturating_sub(around) * 9 / 10;
+        let one_estimated = self.estimator.predict(0, 1_000).max(1);
+        free * 1_000 / one_estimated
+    }
+}
+
+/// The tokens of a taxonomy's longest label at worst: about one for three letters.
+pub(crate) fn longest_label_tokens(taxonomy: &Taxonomy) -> usize {
+    let tokens = |label: &str| tokens::estimate(label).max(label.len().div_ceil(3));
+    taxonomy.categories().map(|category| tokens(category.id.as_str())).max().unwrap_or(1)
+}
