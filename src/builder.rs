@@ -47,6 +47,8 @@ pub struct CategorizerBuilder {
     tokens: Option<Arc<dyn CountTokens>>,
     escalation: Option<Escalation>,
     calibrations: Vec<Calibration>,
+    #[cfg(feature = "ledger")]
+    ledger: Option<crate::ledger::Ledger>,
     settings: Settings,
 }
 
@@ -79,6 +81,8 @@ impl CategorizerBuilder {
             tokens: None,
             escalation: None,
             calibrations: Vec::new(),
+            #[cfg(feature = "ledger")]
+            ledger: None,
             settings: Settings {
                 pack_size: 3,
                 tuning: None,
@@ -184,6 +188,15 @@ impl CategorizerBuilder {
     #[must_use]
     pub fn escalate(mut self, escalation: Escalation) -> Self {
         self.escalation = Some(escalation);
+        self
+    }
+
+    /// Keeps every answer in this ledger before it is handed on, and asks for none that is there. Categorizers may share one.
+    /// Default: none.
+    #[cfg(feature = "ledger")]
+    #[must_use]
+    pub fn ledger(mut self, ledger: crate::ledger::Ledger) -> Self {
+        self.ledger = Some(ledger);
         self
     }
 
@@ -354,10 +367,27 @@ impl CategorizerBuilder {
             problems.push("positions can be evened out only where all endpoints have the same model".to_owned());
         }
         drop(first_models);
+        let calibrations: Vec<_> = self.calibrations.iter().map(|of| calibration::Ready::new(of, &taxonomy)).collect();
+        #[cfg(feature = "ledger")]
+        let ledger = self.ledger.clone().map(|ledger| {
+            let asking = crate::ledger::Asking {
+                taxonomy: &taxonomy,
+                prompt_version: prefix.version(),
+                api: self.api,
+                has_confidence: self.logprobs,
+                temperature: settings.temperature,
+                evens_positions: settings.evens_positions,
+                escalation: self.escalation.as_ref(),
+                calibrations: &calibrations,
+            };
+            (ledger, crate::ledger::Questions::new(&asking, models()))
+        });
         let shared = Shared {
             schemas: Schemas::new(&taxonomy, settings.answer_form),
             reader: Reader::new(&taxonomy, settings.answer_form),
-            calibrations: self.calibrations.iter().map(|of| calibration::Ready::new(of, &taxonomy)).collect(),
+            calibrations,
+            #[cfg(feature = "ledger")]
+            ledger,
             escalation: self.escalation.clone(),
             stronger,
             longest_label_tokens: longest_label_tokens(&taxonomy),

@@ -23,12 +23,17 @@ impl Hash for TextHash {
 }
 
 impl TextHash {
-    fn of(text: &CleanText) -> Self {
+    pub(crate) fn of(text: &CleanText) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(text.title.as_bytes()).update(b"\n").update(text.body.as_bytes());
         let mut hash = [0; 16];
         hash.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
         Self(hash)
+    }
+
+    #[cfg(feature = "ledger")]
+    pub(crate) fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
     }
 }
 
@@ -86,6 +91,12 @@ impl Dedup {
                 Seen::Answered(Box::new(copy.answered(original, assignment)))
             }
         }
+    }
+
+    /// The text of an original that is on its way.
+    #[cfg(feature = "ledger")]
+    pub(crate) fn text_of(&self, index: u64) -> Option<TextHash> {
+        self.asked.get(&index).copied()
     }
 
     /// The original was settled: gives the outcomes of its copies.

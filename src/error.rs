@@ -48,6 +48,11 @@ pub enum Error {
         /// The last failure of each endpoint.
         failures: Vec<Failure>,
     },
+    /// The ledger cannot be used, or what was settled can no longer be written to it. Outcomes that were not written were not
+    /// handed on.
+    #[cfg(feature = "ledger")]
+    #[error(transparent)]
+    Ledger(#[from] crate::ledger::LedgerError),
     /// The caller stopped the run.
     #[error("the run was stopped on request")]
     Stopped,
@@ -65,6 +70,9 @@ pub enum ErrorKind {
     Refused,
     /// [`Error::OutOfPatience`].
     OutOfPatience,
+    /// [`Error::Ledger`].
+    #[cfg(feature = "ledger")]
+    Ledger,
     /// [`Error::Stopped`].
     Stopped,
 }
@@ -81,6 +89,8 @@ impl Error {
             Self::Taxonomy(_) => ErrorKind::Taxonomy,
             Self::Refused { .. } => ErrorKind::Refused,
             Self::OutOfPatience { .. } => ErrorKind::OutOfPatience,
+            #[cfg(feature = "ledger")]
+            Self::Ledger(_) => ErrorKind::Ledger,
             Self::Stopped => ErrorKind::Stopped,
         }
     }
@@ -90,6 +100,8 @@ impl Error {
         match self {
             Self::Configuration { .. } | Self::Taxonomy(_) | Self::Refused { .. } => Status::Permanent,
             Self::OutOfPatience { .. } => Status::Exhausted,
+            #[cfg(feature = "ledger")]
+            Self::Ledger(error) => error.status(),
             Self::Stopped => Status::Temporary,
         }
     }

@@ -49,6 +49,7 @@
 //! | `rustls` | yes | TLS by rustls with the platform's certificates |
 //! | `native-tls` | no | TLS by the operating system's library |
 //! | `tokenizers` | no | exact token counts from a `tokenizer.json` |
+//! | `ledger` | no | [`ledger`]: answers kept in a file, so that nothing is asked twice |
 //! | `testing` | no | [`testing`]: a scripted transport and a simulated server with faults, for your tests |
 //!
 //! # What it does not do
@@ -67,6 +68,8 @@ mod error;
 mod escalation;
 pub mod evaluate;
 mod item;
+#[cfg(feature = "ledger")]
+pub mod ledger;
 mod limit;
 mod outcome;
 pub mod prompt;
@@ -97,6 +100,8 @@ pub use self::categorizer::{Categorizer, OutcomeStream, StopHandle};
 pub use self::error::{Error, ErrorKind, Failure, FailureKind, ItemError, ItemErrorKind, Status};
 pub use self::escalation::Escalation;
 pub use self::item::NewsItem;
+#[cfg(feature = "ledger")]
+pub use self::ledger::Ledger;
 pub use self::outcome::{Assignment, Origin, Outcome, Report};
 pub use self::server::{Api, Balance, EndpointConfig};
 pub use self::stats::Stats;

@@ -72,6 +72,9 @@ pub struct Origin {
     pub first_answer: Option<(CategoryId, f32)>,
     /// The id of the equal item that was asked in place of this one.
     pub duplicate_of: Option<String>,
+    /// Whether the answer is from an earlier request, which the ledger (feature `ledger`) had kept. The figures above are
+    /// those of that request.
+    pub from_ledger: bool,
 }
 
 impl Serialize for Outcome {
@@ -105,6 +108,9 @@ impl Serialize for Outcome {
                 }
                 if let Some(id) = &origin.duplicate_of {
                     map.serialize_entry("duplicate_of", id)?;
+                }
+                if origin.from_ledger {
+                    map.serialize_entry("from_ledger", &true)?;
                 }
             }
             Err(error) => map.serialize_entry("error", error)?,
@@ -170,6 +176,7 @@ pub(crate) mod tests {
                 calibration: None,
                 first_answer: None,
                 duplicate_of: None,
+                from_ledger: false,
             },
         }
     }

@@ -28,6 +28,8 @@ pub struct Stats {
     pub fallback: u64,
     /// Items that were answered as copies of another.
     pub duplicates: u64,
+    /// Items that have their category from the ledger (feature `ledger`), without a request.
+    pub from_ledger: u64,
     /// Attempts that were sent.
     pub requests: u64,
     /// Attempts that the model answered.
@@ -110,6 +112,7 @@ pub(crate) struct Recorder {
     failed: BTreeMap<&'static str, u64>,
     fallback: u64,
     duplicates: u64,
+    from_ledger: u64,
     pub(crate) requests: u64,
     answered: u64,
     failures: BTreeMap<String, u64>,
@@ -141,6 +144,7 @@ impl Recorder {
             failed: BTreeMap::new(),
             fallback: 0,
             duplicates: 0,
+            from_ledger: 0,
             requests: 0,
             answered: 0,
             failures: BTreeMap::new(),
@@ -167,6 +171,7 @@ impl Recorder {
                 self.categorized += 1;
                 self.fallback += u64::from(assignment.is_fallback);
                 self.duplicates += u64::from(assignment.origin.duplicate_of.is_some());
+                self.from_ledger += u64::from(assignment.origin.from_ledger);
             }
             Err(error) => self.failed(error.kind),
         }
@@ -203,6 +208,7 @@ impl Recorder {
             failed: self.failed.clone(),
             fallback: self.fallback,
             duplicates: self.duplicates,
+            from_ledger: self.from_ledger,
             requests: self.requests,
             answered: self.answered,
             failures: self.failures.clone(),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use slugline::{Categorizer, CategorizerBuilder, Taxonomy};
+use slugline::{Categorizer, CategorizerBuilder, Ledger, Taxonomy};
 
 use super::server::{ServerArgs, read_args, with};
 
@@ -12,6 +12,10 @@ use super::server::{ServerArgs, read_args, with};
 ///
 /// Input lines are {"id", "title", "body", ...}. Output lines are {"id", "category", "name", "confidence", ...} or
 /// {"id", "error": {"kind", "message", ...}}, one for each input line, in the order in which they are settled.
+///
+/// With --ledger a run that was ended at any moment goes on when the same command is given again: every answer is kept in
+/// the ledger before it is written to the output, each output line also has the number of its input "line", and the output
+/// is added to instead of replaced. Lines with an error that may pass are taken out and their items tried again.
 ///
 /// Exit code 0: all are categorized. 2: finished, but some have errors. 1: it could not start or had to stop; what was
 /// settled by then is written.
@@ -22,7 +26,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE.jsonl")]
     pub(crate) input: PathBuf,
 
-    /// Where the outcomes go, replacing what is there; - is standard output
+    /// Where the outcomes go, replacing what is there unless there is a ledger; - is standard output
     #[arg(long, value_name = "FILE.jsonl")]
     pub(crate) output: PathBuf,
 
@@ -37,6 +41,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N")]
     pack_size: Option<usize>,
 
+    /// Where answers are kept, so that nothing is asked twice and the same command goes on after any end
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ledger: Option<PathBuf>,
+
     /// Where the figures of the run go at its end, as JSON
     #[arg(long, value_name = "FILE.json")]
     pub(crate) stats: Option<PathBuf>,
@@ -48,10 +56,12 @@ impl Args {
         read_args(super::complain)
     }
 
-    /// The categorizer that the flags describe.
+    /// The categorizer that the flags describe. Opens the ledger, which keeps a second process with the same one away.
     pub(crate) fn categorizer(&self) -> Result<Categorizer, String> {
         let taxonomy = Taxonomy::load(&self.taxonomy).map_err(|error| error.to_string())?;
         let builder = with(self.server.builder(taxonomy)?, self.pack_size, CategorizerBuilder::pack_size);
+        let ledger = self.ledger.as_ref().map(Ledger::open).transpose().map_err(|error| error.to_string())?;
+        let builder = with(builder, ledger, CategorizerBuilder::ledger);
         builder.build().map_err(|error| error.to_string())
     }
 }

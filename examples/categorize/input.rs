@@ -14,6 +14,7 @@ use slugline::NewsItem;
 use tokio::sync::mpsc;
 
 use super::lines::{content, object_text, read_line, reason_of};
+use super::resume::Done;
 
 /// Items and notices that are read ahead. Few, since each may have a long line.
 const READ_AHEAD: usize = 32;
@@ -29,8 +30,8 @@ pub(crate) struct Source {
 
 /// What comes of an input while it is read. Dropping the items ends the reading.
 pub(crate) struct Input {
-    /// The items.
-    pub(crate) items: mpsc::Receiver<NewsItem>,
+    /// The items, each with the number of its line.
+    pub(crate) items: mpsc::Receiver<(u64, NewsItem)>,
     /// Everything else, with the end of the input last.
     pub(crate) notices: mpsc::Receiver<Notice>,
     /// How far the reading is.
@@ -105,8 +106,9 @@ impl Source {
     }
 
     /// Begins to read, in a thread that ends with the input or when nobody takes its items. A thread of its own, because
-    /// a read of a terminal or a pipe cannot be called off, and a runtime would wait for it.
-    pub(crate) fn read(self) -> io::Result<Input> {
+    /// a read of a terminal or a pipe cannot be called off, and a runtime would wait for it. Lines that are done are passed
+    /// over.
+    pub(crate) fn read(self, done: Done) -> io::Result<Input> {
         let (item_sender, items) = mpsc::channel(READ_AHEAD);
         let (notice_sender, notices) = mpsc::channel(READ_AHEAD);
         let position = Arc::new(Position { size_bytes: self.size_bytes, ..Position::default() });
@@ -115,6 +117,7 @@ impl Source {
             items: item_sender,
             notices: notice_sender,
             position: Arc::clone(&position),
+            done,
         };
         std::thread::Builder::new().name("input".into()).spawn(move || reading.run())?;
         Ok(Input { items, notices, position })
@@ -124,9 +127,10 @@ impl Source {
 /// The reading thread's side.
 struct Reading<R> {
     reader: BufReader<R>,
-    items: mpsc::Sender<NewsItem>,
+    items: mpsc::Sender<(u64, NewsItem)>,
     notices: mpsc::Sender<Notice>,
     position: Arc<Position>,
+    done: Done,
 }
 
 impl<R: Read> Reading<R> {
@@ -146,15 +150,23 @@ impl<R: Read> Reading<R> {
                     self.position.blank.fetch_add(1, Ordering::Relaxed);
                     true
                 }
-                Some(Ok(item)) => self.items.blocking_send(item).is_ok(),
+                Some(Ok(item)) if self.done.has(number, Some(&item.id))? => true,
+                Some(Err(invalid)) if self.done.has(number, invalid.id.as_deref())? => true,
+                Some(Ok(item)) => self.items.blocking_send((number, item)).is_ok(),
                 Some(Err(invalid)) => self.notices.blocking_send(Notice::Invalid(invalid)).is_ok(),
             };
             if !is_taken {
-                break;
+                return Ok(());
             }
             if line.capacity() > KEPT_BUFFER_BYTES {
                 line = Vec::new();
             }
+        }
+        if self.position.lines() < self.done.last() {
+            let last = self.done.last();
+            return Err(io::Error::other(format!(
+                "the output has line {last}, so it is of another input; name another output"
+            )));
         }
         Ok(())
     }

@@ -13,6 +13,7 @@
 mod args;
 mod input;
 mod output;
+mod resume;
 
 #[path = "../support/files.rs"]
 mod files;
@@ -27,14 +28,16 @@ mod stop;
 #[path = "../support/summary.rs"]
 mod summary;
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, stream};
 use serde::Serialize;
-use slugline::{NewsItem, OutcomeStream, Stats};
+use slugline::{ItemErrorKind, NewsItem, Outcome, OutcomeStream, Stats};
 use tokio::sync::mpsc;
 
 use self::args::Args;
@@ -42,6 +45,7 @@ use self::files::{about, is_same_file, is_standard, lower_case};
 use self::input::{Input, Notice, Source};
 use self::output::Output;
 use self::progress::{Counts, Progress};
+use self::resume::Done;
 use self::stop::Stop;
 
 #[tokio::main]
@@ -78,12 +82,23 @@ async fn run(args: &Args) -> Result<End, String> {
         Some(path) => Some((path, File::create(path).map_err(|error| about("create stats", path, &error))?)),
         None => None,
     };
-    let output = Output::create(&args.output).map_err(|error| about("create output", &args.output, &error))?;
+    let done = match &args.ledger {
+        Some(_) => Done::of_output(&args.output).map_err(|error| about("go on with output", &args.output, &error))?,
+        None => Done::default(),
+    };
+    let output = match &args.ledger {
+        Some(_) => Output::append(&args.output, done.len()),
+        None => Output::create(&args.output),
+    };
+    let output = output.map_err(|error| about("create output", &args.output, &error))?;
+    let (counts, invalid) =
+        (Counts { done: done.len(), before: done.len(), failed: done.failed, total: None }, done.invalid);
     let Input { items, notices, position } =
-        source.read().map_err(|error| format!("cannot start a thread: {}", lower_case(&error)))?;
+        source.read(done).map_err(|error| format!("cannot start a thread: {}", lower_case(&error)))?;
 
     let stop = Stop::default();
-    let outcomes = categorizer.stream(until_stopped(items, stop.clone()));
+    let lines = args.ledger.is_some().then(Lines::default);
+    let outcomes = categorizer.stream(until_stopped(items, lines.clone(), stop.clone()));
     let run = outcomes.stop_handle();
     stop::on_signals(&stop, move || run.stop());
     let mut job = Job {
@@ -93,8 +108,9 @@ async fn run(args: &Args) -> Result<End, String> {
         stop,
         // A bar and the outcomes would write over each other on one terminal.
         progress: Progress::start(!(is_standard(&args.output) && io::IsTerminal::is_terminal(&io::stdout()))),
-        counts: Counts::default(),
-        invalid: 0,
+        counts,
+        invalid,
+        lines,
         position,
     };
     let worked = job.work().await;
@@ -128,7 +144,20 @@ struct Job<S> {
     counts: Counts,
     /// Lines that are no valid items.
     invalid: u64,
-    position: std::sync::Arc<input::Position>,
+    /// Where lines have numbers, those of the items under way.
+    lines: Option<Lines>,
+    position: Arc<input::Position>,
+}
+
+/// The lines of items under way, by the items' numbers.
+type Lines = Arc<Mutex<HashMap<u64, u64>>>;
+
+/// An outcome with the line of the input that it is for.
+#[derive(Serialize)]
+struct NumberedOutcome<'a> {
+    #[serde(flatten)]
+    outcome: &'a Outcome,
+    line: Option<u64>,
 }
 
 impl<S: Stream<Item = NewsItem>> Job<S> {
@@ -142,10 +171,7 @@ impl<S: Stream<Item = NewsItem>> Job<S> {
         while !(is_settled && is_read) {
             tokio::select! {
                 outcome = self.outcomes.next(), if !is_settled => match outcome {
-                    Some(outcome) => {
-                        self.count(outcome.result.is_err());
-                        self.output.line(&outcome)?;
-                    }
+                    Some(outcome) => self.settled(&outcome)?,
                     None => is_settled = true,
                 },
                 notice = self.notices.recv(), if !is_read => match notice {
@@ -181,6 +207,20 @@ impl<S: Stream<Item = NewsItem>> Job<S> {
         Ok(if was_stopped { Some(slugline::Error::Stopped.to_string()) } else { stopped_by })
     }
 
+    fn settled(&mut self, outcome: &Outcome) -> io::Result<()> {
+        let Some(lines) = &self.lines else {
+            self.count(outcome.result.is_err());
+            return self.output.line(outcome);
+        };
+        let line = lines.lock().unwrap_or_else(PoisonError::into_inner).remove(&outcome.index);
+        // What was not attempted is left to the next run, which writes its line.
+        if outcome.result.as_ref().is_err_and(|error| error.kind == ItemErrorKind::NotAttempted) {
+            return Ok(());
+        }
+        self.count(outcome.result.is_err());
+        self.output.line(&NumberedOutcome { outcome, line })
+    }
+
     fn count(&mut self, is_failed: bool) {
         self.counts.done += 1;
         self.counts.failed += u64::from(is_failed);
@@ -188,16 +228,30 @@ impl<S: Stream<Item = NewsItem>> Job<S> {
 }
 
 /// The items as a stream that ends when the run is stopped, which drops the receiver and so ends the reading thread.
-fn until_stopped(mut items: mpsc::Receiver<NewsItem>, stop: Stop) -> impl Stream<Item = NewsItem> {
-    stream::poll_fn(move |cx| items.poll_recv(cx)).take_until(Box::pin(stop.stopped()))
+fn until_stopped(
+    mut items: mpsc::Receiver<(u64, NewsItem)>,
+    lines: Option<Lines>,
+    stop: Stop,
+) -> impl Stream<Item = NewsItem> {
+    let items = stream::poll_fn(move |cx| items.poll_recv(cx)).take_until(Box::pin(stop.stopped()));
+    items.enumerate().map(move |(index, (line, item))| {
+        if let Some(lines) = &lines {
+            lines.lock().unwrap_or_else(PoisonError::into_inner).insert(index as u64, line);
+        }
+        item
+    })
 }
 
 fn refuse_overwriting(args: &Args) -> Result<(), String> {
     let mut pairs =
         vec![("output", &args.output, "input", &args.input), ("output", &args.output, "taxonomy", &args.taxonomy)];
+    let mut others = vec![("input", &args.input), ("taxonomy", &args.taxonomy), ("output", &args.output)];
+    if let Some(ledger) = &args.ledger {
+        pairs.extend(others.iter().map(|(role, path)| ("ledger", ledger, *role, *path)));
+        others.push(("ledger", ledger));
+    }
     if let Some(stats) = &args.stats {
-        let others = [("input", &args.input), ("taxonomy", &args.taxonomy), ("output", &args.output)];
-        pairs.extend(others.map(|(role, path)| ("stats", stats, role, path)));
+        pairs.extend(others.iter().map(|(role, path)| ("stats", stats, *role, *path)));
     }
     match pairs.iter().find(|(_, target, _, needed)| is_same_file(target, needed)) {
         Some((role, target, other, _)) => {

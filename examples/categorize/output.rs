@@ -1,6 +1,6 @@
 //! Writes outcomes, one JSON object per line.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -24,14 +24,23 @@ pub(crate) struct Output {
 impl Output {
     /// Creates a file, or takes standard output for `-`.
     pub(crate) fn create(path: &Path) -> io::Result<Self> {
+        Self::open(path, OpenOptions::new().write(true).create(true).truncate(true), 0)
+    }
+
+    /// The same, but adds to a file that is there and has so many lines.
+    pub(crate) fn append(path: &Path, lines: u64) -> io::Result<Self> {
+        Self::open(path, OpenOptions::new().append(true).create(true), lines)
+    }
+
+    fn open(path: &Path, options: &OpenOptions, lines: u64) -> io::Result<Self> {
         let (sink, file): (Box<dyn Write>, _) = if is_standard(path) {
             (Box::new(io::stdout()), None)
         } else {
-            let file = File::create(path)?;
+            let file = options.open(path)?;
             let synced = if file.metadata()?.is_file() { Some(file.try_clone()?) } else { None };
             (Box::new(file), synced)
         };
-        Ok(Self { writer: BufWriter::with_capacity(64 * 1024, sink), file, flushed: Instant::now(), lines: 0 })
+        Ok(Self { writer: BufWriter::with_capacity(64 * 1024, sink), file, flushed: Instant::now(), lines })
     }
 
     /// Writes a value as a line.
@@ -57,7 +66,7 @@ impl Output {
         self.file.map_or(Ok(()), |file| file.sync_all())
     }
 
-    /// The lines that were written so far.
+    /// The lines that were written so far, or were there.
     pub(crate) fn lines(&self) -> u64 {
         self.lines
     }

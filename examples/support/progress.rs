@@ -15,6 +15,8 @@ const BETWEEN_LINES: Duration = Duration::from_secs(10);
 pub(crate) struct Counts {
     /// Items that are settled, failed ones included.
     pub(crate) done: u64,
+    /// Those of them that an earlier run had settled.
+    pub(crate) before: u64,
     /// Items that are settled without a category.
     pub(crate) failed: u64,
     /// All items, as far as that can be known or estimated.
@@ -61,23 +63,27 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        let Counts { done, failed, .. } = self.counts;
+        let Counts { done, before, failed, .. } = self.counts;
+        let earlier = if before > 0 { format!(" ({before} of them before)") } else { String::new() };
         let seconds = self.started.elapsed().as_secs_f64();
-        say(&format!("{done} done, {failed} failed, in {seconds:.1} s, {:.1} items/s", self.items_per_second()));
+        say(&format!(
+            "{done} done{earlier}, {failed} failed, in {seconds:.1} s, {:.1} items/s",
+            self.items_per_second()
+        ));
     }
 
     fn items_per_second(&self) -> f64 {
-        self.counts.done as f64 / self.started.elapsed().as_secs_f64().max(0.001)
+        (self.counts.done - self.counts.before) as f64 / self.started.elapsed().as_secs_f64().max(0.001)
     }
 
     fn line(&self) -> String {
-        let Counts { done, failed, total } = self.counts;
+        let Counts { done, before, failed, total } = self.counts;
         let rate = self.items_per_second();
         let mut line = match total {
             Some(total) => format!("{done} of {total} done, {failed} failed, {rate:.1} items/s"),
             None => format!("{done} done, {failed} failed, {rate:.1} items/s"),
         };
-        if let Some(left) = total.map(|total| total.saturating_sub(done)).filter(|_| done > 0) {
+        if let Some(left) = total.map(|total| total.saturating_sub(done)).filter(|_| done > before) {
             let seconds = (left as f64 / rate).ceil() as u64;
             // Writing to a string cannot fail.
             let _ = write!(line, ", ETA {}:{:02}:{:02}", seconds / 3_600, seconds / 60 % 60, seconds % 60);

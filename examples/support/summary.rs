@@ -9,7 +9,7 @@ use slugline::server::EndpointSnapshot;
 /// The lines, without items that never reached the run.
 pub(crate) fn summary(stats: &Stats) -> Vec<String> {
     let settled = stats.categorized + stats.failed.values().sum::<u64>();
-    let asked = settled - stats.failed.get("not-attempted").unwrap_or(&0);
+    let asked = settled - stats.failed.get("not-attempted").unwrap_or(&0) - stats.from_ledger;
     let mut lines = vec![
         format!(
             "speed     {:.2} items/s: {} items in {:.1} s, {} requests, at most {} in flight",
@@ -26,6 +26,9 @@ pub(crate) fn summary(stats: &Stats) -> Vec<String> {
     lines.extend(stats.endpoints.iter().filter_map(|endpoint| prefix(endpoint, stats.endpoints.len() > 1)));
     if stats.duplicates > 0 {
         lines.push(format!("copies    {} items answered as copies of another", grouped(stats.duplicates)));
+    }
+    if stats.from_ledger > 0 {
+        lines.push(format!("ledger    {} items answered from the ledger", grouped(stats.from_ledger)));
     }
     if stats.retries + stats.reasked + stats.splits + stats.shortened > 0 || !stats.failures.is_empty() {
         lines.push(format!(

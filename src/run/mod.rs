@@ -15,6 +15,8 @@ mod escalate;
 pub(crate) mod job;
 mod lane;
 pub(crate) mod packer;
+#[cfg(feature = "ledger")]
+mod recall;
 mod settle;
 mod shared;
 mod stop;
@@ -85,6 +87,8 @@ pub(crate) struct Run<S> {
     metrics_look: JoinSet<()>,
     queue_seen_at: Option<Instant>,
     outcomes: VecDeque<Outcome>,
+    #[cfg(feature = "ledger")]
+    recall: recall::Recall,
     dedup: Dedup,
     /// What the model gives each label at each position, where positions are to be evened out.
     priors: PriorCounts,
@@ -109,10 +113,15 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     pub(crate) fn new(shared: Arc<Shared>, source: S, stop: &Stop) -> Self {
         let pack_size = shared.settings.pack_size;
         let tuner = shared.settings.tuning.as_ref().map(|tuning| Tuner::new(tuning, pack_size));
-        Self { tuner, ..Self::with_pack_size(shared, source, stop, pack_size, true) }
+        Self {
+            tuner,
+            #[cfg(feature = "ledger")]
+            recall: recall::Recall::new(&shared),
+            ..Self::with_pack_size(shared, source, stop, pack_size, true)
+        }
     }
 
-    /// A run whose packs have another size than the settings say.
+    /// A run whose packs have another size than the settings say, and which uses no ledger.
     pub(crate) fn with_pack_size(
         shared: Arc<Shared>,
         source: S,
@@ -137,6 +146,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             metrics_look: JoinSet::new(),
             queue_seen_at: None,
             outcomes: VecDeque::new(),
+            #[cfg(feature = "ledger")]
+            recall: recall::Recall::default(),
             dedup: Dedup::default(),
             priors: PriorCounts::new(shared.taxonomy.len()),
             first_requests: 0,
@@ -173,10 +184,14 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
                 | self.poll_source(cx)
                 | self.poll_admission(cx)
                 | self.poll_timer(cx);
+            #[cfg(feature = "ledger")]
+            let has_changed = has_changed | self.poll_ledger(cx);
             if has_changed {
                 continue;
             }
             let is_done = self.unsettled == 0 && self.source.is_none();
+            #[cfg(feature = "ledger")]
+            let is_done = is_done && self.recall.is_empty();
             return if is_done { Poll::Ready(None) } else { Poll::Pending };
         }
     }
@@ -202,6 +217,10 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         let mut has_changed = false;
         let room = self.room();
         while self.unsettled < room && self.outcomes.len() < MOST_WAITING_OUTCOMES {
+            #[cfg(feature = "ledger")]
+            if self.recall.is_full() {
+                break;
+            }
             let Some(source) = &mut self.source else { break };
             let Poll::Ready(item) = source.as_mut().poll_next(cx) else { break };
             has_changed = true;
@@ -276,12 +295,18 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         match self.dedup.see(&text, index, &item.id) {
             Seen::New => {
                 self.recorder.suspects += u64::from(is_suspect);
-                let item = Item { alone: is_suspect, is_suspect, ..Item::new(index, item.id, text) };
-                self.lane(Tier::First).packer.push(item);
+                self.ask(Item { alone: is_suspect, is_suspect, ..Item::new(index, item.id, text) });
             }
             Seen::Waits => {}
             Seen::Answered(outcome) => self.emit(*outcome),
         }
+    }
+
+    /// Asks for the first time, unless the ledger has the answer.
+    fn ask(&mut self, item: Item) {
+        #[cfg(feature = "ledger")]
+        let Some(item) = self.recall(item) else { return };
+        self.lane(Tier::First).packer.push(item);
     }
 
     fn lane(&mut self, tier: Tier) -> &mut Lane {
@@ -461,6 +486,12 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
 
     /// Settles an item and its copies.
     fn settled(&mut self, item: Item, result: Result<Assignment, ItemError>) {
+        #[cfg(feature = "ledger")]
+        self.record(&item, &result);
+        self.conclude(item, result);
+    }
+
+    fn conclude(&mut self, item: Item, result: Result<Assignment, ItemError>) {
         let copies = self.dedup.settle(item.index, &item.id, &result);
         self.outcome(item.index, item.id, result);
         for copy in copies {
@@ -474,6 +505,12 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
 
     fn emit(&mut self, outcome: Outcome) {
         self.unsettled -= 1;
+        #[cfg(feature = "ledger")]
+        let Some(outcome) = self.recall.hold(outcome) else { return };
+        self.hand_on(outcome);
+    }
+
+    fn hand_on(&mut self, outcome: Outcome) {
         self.recorder.settled(&outcome);
         self.outcomes.push_back(outcome);
     }

@@ -26,6 +26,9 @@ pub(crate) struct Shared {
     /// The endpoint with the stronger model, where the escalation has one.
     pub(crate) stronger: Option<Arc<Pool>>,
     pub(crate) escalation: Option<Escalation>,
+    /// Where answers are kept, and what they are kept under.
+    #[cfg(feature = "ledger")]
+    pub(crate) ledger: Option<(crate::ledger::Ledger, crate::ledger::Questions)>,
     /// At most one for each model.
     pub(crate) calibrations: Vec<calibration::Ready>,
     pub(crate) settings: Settings,

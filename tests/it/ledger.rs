@@ -1,0 +1,405 @@
+//! The ledger: nothing is asked twice, nothing is handed on before it is written, whatever happens to the process or the
+//! file.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use slugline::calibration::Calibration;
+use slugline::ledger::{LedgerErrorKind, LedgerStats, SyncPolicy};
+use slugline::testing::{Asked, Reply, ScriptedTransport};
+use slugline::{Api, Category, EndpointConfig, Error, Escalation, ItemErrorKind, Ledger, NewsItem, Status, Taxonomy};
+
+use crate::support::{builder, check_all_there, failed, item, items, right, right_label, taxonomy};
+
+/// A ledger file of its own for each test, gone at its end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("slugline-ledger-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join("night.ledger")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn stats(path: &Path) -> LedgerStats {
+    Ledger::open(path).unwrap().stats()
+}
+
+fn renamed(mut item: NewsItem, id: String) -> NewsItem {
+    item.id = id;
+    item
+}
+
+fn asked_items(server: &ScriptedTransport) -> usize {
+    server.asked().iter().map(|asked| asked.items.len()).sum()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_run_asks_nothing_and_says_so() {
+    let folder = Folder::new();
+    let server = ScriptedTransport::new(|asked| {
+        Reply::probabilities(asked.items.iter().map(|item| vec![(right_label(item), 0.9), ("other", 0.05)]))
+    });
+    let ledger = Ledger::open(folder.file()).unwrap();
+    let first = builder(&[&server]).ledger(ledger).build().unwrap().categorize(items(100)).await;
+    check_all_there(&first, 100);
+    assert_eq!((first.stats.from_ledger, first.stats.requests), (0, 34));
+    assert_eq!((stats(&folder.file()).answers, stats(&folder.file()).failures), (100, 0));
+
+    // In another order, with other ids, from what might be another process, with packs of another size.
+    let others = (0..100).rev().map(|n| renamed(item(n), format!("new-{n}")));
+    let ledger = Ledger::open(folder.file()).unwrap();
+    let categorizer = builder(&[&server]).pack_size(5).ledger(ledger.clone()).build().unwrap();
+    let second = categorizer.categorize(others).await;
+    assert!(second.error.is_none());
+    assert_eq!((second.stats.from_ledger, second.stats.requests, second.categorized()), (100, 0, 100));
+    for (outcome, n) in second.outcomes.iter().zip((0..100).rev()) {
+        assert_eq!(outcome.id, format!("new-{n}"));
+        let mut assignment = outcome.result.clone().unwrap();
+        assert!(std::mem::take(&mut assignment.origin.from_ledger));
+        assert_eq!(&assignment, first.outcomes[n].result.as_ref().unwrap(), "all of the first answer");
+    }
+    let json = serde_json::to_value(&second.outcomes[0]).unwrap();
+    assert_eq!(json["from_ledger"], true);
+    assert_eq!(ledger.stats().answers, 100, "nothing was written again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_decides_the_answer_asks_anew_and_the_rest_does_not() {
+    let folder = Folder::new();
+    let server = ScriptedTransport::new(right);
+    let ledger = Ledger::open(folder.file()).unwrap();
+    let base = || builder(&[&server]).ledger(ledger.clone());
+    let requests = async |builder: slugline::CategorizerBuilder| {
+        let report = builder.build().unwrap().categorize(items(9)).await;
+        check_all_there(&report, 9);
+        report.stats.requests
+    };
+    assert_eq!(requests(base()).await, 3);
+    let stronger = EndpointConfig::new("http://stronger").transport(server.clone());
+    let prompt = base().build().unwrap().prompt_version().to_string();
+    let calibration = format!(
+        "format = 1\nmodel = \"m\"\ntaxonomy = \"{}\"\nprompt_version = \"{prompt}\"\ntemperature = 2.0\nlabel_strength = 1.0\nposition_strength = 1.0\n",
+        taxonomy().hash()
+    );
+    let calibration = Calibration::from_toml(&calibration).unwrap();
+    let changes: Vec<(&str, slugline::CategorizerBuilder)> = vec![
+        ("model", base().model("m2")),
+        ("temperature", base().temperature(0.5)),
+        ("api", base().api(Api::Completions)),
+        ("confidence", base().confidence(false)),
+        ("positions", base().even_positions(true)),
+        ("calibration", base().calibration(calibration)),
+        ("escalation", base().escalate(Escalation::below(0.5))),
+        ("its way", base().escalate(Escalation::below(0.5).vote(2))),
+        ("its bound", base().escalate(Escalation::below(0.6))),
+        ("its model", base().escalate(Escalation::below(0.5).to(stronger.clone().model("big")))),
+        ("its other model", base().escalate(Escalation::below(0.5).to(stronger.model("bigger")))),
+    ];
+    for (what, changed) in changes {
+        assert!(requests(changed.clone()).await >= 3, "{what}");
+        assert_eq!(requests(changed).await, 0, "{what}");
+    }
+    let mut described: Vec<Category> = taxonomy().categories().cloned().collect();
+    described[0].description.push_str(" Clubs, too.");
+    let other = Taxonomy::new("test", "1", described).unwrap();
+    let endpoint = || EndpointConfig::new("http://0").transport(server.clone()).model("m");
+    let other = slugline::Categorizer::builder(other).endpoint(endpoint()).ledger(ledger.clone()).build().unwrap();
+    assert_eq!(other.categorize(items(9)).await.stats.requests, 3, "taxonomy");
+
+    // Neither do these, nor another model that comes beside the first.
+    let renamed = Taxonomy::new("renamed", "2", taxonomy().categories().cloned().collect::<Vec<_>>()).unwrap();
+    let renamed = slugline::Categorizer::builder(renamed).endpoint(endpoint()).ledger(ledger.clone());
+    let second = EndpointConfig::new("http://other").transport(server.clone()).model("m3");
+    let same: Vec<(&str, slugline::CategorizerBuilder)> = vec![
+        ("name of the taxonomy", renamed),
+        ("packs and limits", base().pack_size(7).concurrency(2).content_retries(0).timeout(Duration::from_secs(3))),
+        ("another model beside", base().endpoint(second)),
+        ("share of escalation", base().escalate(Escalation::below(0.5).at_most(0.9))),
+        ("budget that cuts nothing", base().item_tokens(99)),
+    ];
+    for (what, changed) in same {
+        assert_eq!(requests(changed).await, 0, "{what}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_are_retried_by_kind() {
+    let folder = Folder::new();
+    let is_mended = Arc::new(AtomicUsize::new(0));
+    let mended = Arc::clone(&is_mended);
+    let server = ScriptedTransport::new(move |asked: &Asked| {
+        let has = |number: usize| asked.items.iter().any(|item| item.ends_with(&format!(" {number}")));
+        match mended.load(Ordering::Relaxed) {
+            0 if has(4) => Reply::status(422, "bad item"),
+            0 if has(7) => Reply::text("no object at all"),
+            _ => right(asked),
+        }
+    });
+    let ledger = Ledger::open(folder.file()).unwrap();
+    let categorizer = builder(&[&server]).ledger(ledger.clone()).build().unwrap();
+    let mut with_empty = items(12);
+    with_empty.push(NewsItem::new("nothing", " ", ""));
+    let first = categorizer.categorize(with_empty.clone()).await;
+    let expected = [("item-4", "rejected"), ("item-7", "unreadable"), ("nothing", "empty")];
+    assert_eq!(failed(&first).into_iter().collect::<Vec<_>>(), expected);
+    assert_eq!((ledger.stats().answers, ledger.stats().failures), (10, 2));
+
+    is_mended.store(1, Ordering::Relaxed);
+    let before = server.asked().len();
+    let second = categorizer.categorize(with_empty).await;
+    assert_eq!(failed(&second).into_iter().collect::<Vec<_>>(), [("item-4", "rejected"), ("nothing", "empty")]);
+    let told = |report: &slugline::Report| report.outcomes[4].result.clone().unwrap_err().to_string();
+    assert_eq!(told(&first), told(&second), "with its story");
+    let asked: Vec<_> = server.asked()[before..].iter().map(|asked| asked.items.clone()).collect();
+    assert_eq!(asked, [["business story 7"]]);
+
+    drop((categorizer, ledger));
+    let ledger = Ledger::options().retry_permanent(true).open(folder.file()).unwrap();
+    let third = builder(&[&server]).ledger(ledger).build().unwrap().categorize(items(12)).await;
+    check_all_there(&third, 12);
+    assert_eq!((third.categorized(), third.stats.requests, third.stats.from_ledger), (12, 1, 11));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_dropped_anywhere_costs_at_most_what_was_in_flight() {
+    for taken in [0, 1, 10, 57, 99] {
+        let folder = Folder::new();
+        let server = ScriptedTransport::new(|asked| right(asked).after(Duration::from_millis(50)));
+        let open = || {
+            let ledger = Ledger::open(folder.file()).unwrap();
+            builder(&[&server]).concurrency(4).max_concurrency(4).ledger(ledger).build().unwrap()
+        };
+        let categorizer = open();
+        let mut outcomes = categorizer.stream(stream::iter(items(100)));
+        let mut handed_on = Vec::new();
+        while handed_on.len() < taken {
+            handed_on.push(outcomes.next().await.unwrap());
+        }
+        drop(outcomes);
+        drop(categorizer);
+        // The attempts that were aborted end when the runtime gets to them.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let written = stats(&folder.file()).answers;
+        assert!(written >= taken as u64, "{written} written, {taken} handed on");
+        let asked_before = asked_items(&server);
+        let report = open().categorize(items(100)).await;
+        check_all_there(&report, 100);
+        assert_eq!(report.stats.from_ledger, written);
+        assert_eq!(asked_items(&server) - asked_before, 100 - written as usize);
+        assert!(asked_items(&server) <= 100 + 4 * 3, "{taken}: {}", asked_items(&server));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn copies_are_found_however_far_apart_and_a_prior_is_measured_by_asking() {
+    let folder = Folder::new();
+    let server = ScriptedTransport::new(|asked| Reply::probabilities(asked.items.iter().map(|_| vec![("sport", 0.8)])));
+    let categorizer = builder(&[&server]).ledger(Ledger::open(folder.file()).unwrap()).build().unwrap();
+    let copies = (0..6).map(|n| renamed(item(0), format!("{n}")));
+    let report = categorizer.categorize(copies.clone()).await;
+    assert_eq!((report.categorized(), report.stats.duplicates, report.stats.from_ledger), (6, 5, 0));
+    let report = categorizer.categorize(copies).await;
+    assert_eq!((report.categorized(), report.stats.requests, report.stats.from_ledger), (6, 0, 6));
+
+    let before = asked_items(&server);
+    categorizer.measure_prior().await.unwrap();
+    let once = asked_items(&server) - before;
+    categorizer.measure_prior().await.unwrap();
+    assert_eq!(asked_items(&server) - before, 2 * once);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stopped_run_leaves_what_was_not_attempted_for_the_next() {
+    let folder = Folder::new();
+    let server = ScriptedTransport::new(|asked| right(asked).after(Duration::from_secs(1)));
+    let categorizer = builder(&[&server]).ledger(Ledger::open(folder.file()).unwrap()).build().unwrap();
+    let mut outcomes = categorizer.stream(stream::iter(items(1_000)));
+    let stop = outcomes.stop_handle();
+    let mut seen = 0;
+    while let Some(outcome) = outcomes.next().await {
+        seen += 1;
+        if seen == 50 {
+            stop.stop();
+        }
+        if let Err(error) = outcome.result {
+            assert_eq!(error.kind, ItemErrorKind::NotAttempted);
+        }
+    }
+    let labelled = outcomes.stats().categorized;
+    assert_eq!(seen, 1_000);
+    assert!((50..1_000).contains(&labelled));
+    let report = categorizer.categorize(items(1_000)).await;
+    check_all_there(&report, 1_000);
+    assert_eq!((report.stats.from_ledger, report.categorized()), (labelled, 1_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_item_that_is_asked_again_is_written_once_when_it_is_final() {
+    let folder = Folder::new();
+    let server = ScriptedTransport::new(|asked: &Asked| {
+        let share = if asked.items.len() == 1 { 0.9 } else { 0.4 };
+        Reply::probabilities(asked.items.iter().map(|item| vec![(right_label(item), share), ("other", 0.1)]))
+    });
+    let ledger = Ledger::open(folder.file()).unwrap();
+    let escalation = Escalation::below(0.85).at_most(1.0);
+    let categorizer = builder(&[&server]).escalate(escalation).ledger(ledger.clone()).build().unwrap();
+    let first = categorizer.categorize(items(30)).await;
+    check_all_there(&first, 30);
+    assert!(first.stats.escalated >= 5, "{}", first.stats.escalated);
+    assert_eq!((ledger.stats().answers, ledger.stats().failures), (30, 0));
+    let second = categorizer.categorize(items(30)).await;
+    assert_eq!((second.stats.from_ledger, second.stats.requests), (30, 0));
+    let first_answers = |report: &slugline::Report| -> Vec<_> {
+        report.outcomes.iter().map(|outcome| outcome.result.clone().unwrap().origin.first_answer).collect()
+    };
+    assert_eq!(first_answers(&first), first_answers(&second));
+}
+
+#[tokio::test(start_paused = true)]
+async fn runs_at_the_same_time_share_a_ledger() {
+    let folder = Folder::new();
+    let server = ScriptedTransport::new(|asked| right(asked).after(Duration::from_millis(50)));
+    let ledger = Ledger::open(folder.file()).unwrap();
+    let categorizer = builder(&[&server]).ledger(ledger.clone()).build().unwrap();
+    let runs = (0..4).map(|_| categorizer.categorize(items(200)));
+    for report in futures_util::future::join_all(runs).await {
+        check_all_there(&report, 200);
+        assert_eq!(report.categorized(), 200);
+    }
+    assert_eq!(ledger.stats().answers, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_policy_hands_on_what_is_written() {
+    let policies = [
+        SyncPolicy::Group,
+        SyncPolicy::Every(Duration::ZERO),
+        SyncPolicy::Every(Duration::from_secs(3_600)),
+        SyncPolicy::System,
+    ];
+    for policy in policies {
+        let folder = Folder::new();
+        let server = ScriptedTransport::new(right);
+        let ledger = Ledger::options().sync(policy).open(folder.file()).unwrap();
+        let report = builder(&[&server]).ledger(ledger.clone()).build().unwrap().categorize(items(60)).await;
+        check_all_there(&report, 60);
+        assert_eq!(report.categorized(), 60, "{policy:?}");
+        let syncs = ledger.stats().syncs;
+        match policy {
+            SyncPolicy::Group => assert!(syncs >= 1),
+            SyncPolicy::System => assert_eq!(syncs, 0),
+            _ => {}
+        }
+        drop(ledger);
+        assert_eq!(stats(&folder.file()).answers, 60);
+    }
+}
+
+#[test]
+fn a_ledger_is_open_once_and_free_when_its_last_clone_is_dropped() {
+    let folder = Folder::new();
+    let ledger = Ledger::open(folder.file()).unwrap();
+    let clone = ledger.clone();
+    drop(ledger);
+    for _ in 0..2 {
+        let error = Ledger::open(folder.file()).unwrap_err();
+        assert_eq!((error.kind(), error.status()), (&LedgerErrorKind::InUse, Status::Temporary));
+        assert!(error.to_string().contains("night.ledger is in use"), "{error}");
+        assert_eq!(Ledger::compact(folder.file()).unwrap_err().kind(), &LedgerErrorKind::InUse);
+    }
+    #[cfg(unix)]
+    {
+        let link = folder.0.join("link");
+        std::os::unix::fs::symlink(folder.file(), &link).unwrap();
+        assert_eq!(Ledger::open(&link).unwrap_err().kind(), &LedgerErrorKind::InUse);
+    }
+    drop(clone);
+    Ledger::open(folder.file()).unwrap();
+}
+
+#[test]
+fn files_that_are_no_ledger_are_left_as_they_are() {
+    let folder = Folder::new();
+    let news = folder.0.join("news.jsonl");
+    for (content, kind) in [
+        ("{\"id\": \"a\"}\n", LedgerErrorKind::NotALedger),
+        ("slugline ledger 2\n\u{1}\u{2}", LedgerErrorKind::Newer { format: 2 }),
+    ] {
+        std::fs::write(&news, content).unwrap();
+        let error = Ledger::open(&news).unwrap_err();
+        assert_eq!((error.kind(), Error::from(error.clone()).status()), (&kind, Status::Permanent));
+        assert_eq!(std::fs::read_to_string(&news).unwrap(), content);
+    }
+    assert_eq!(Ledger::open(&folder.0).unwrap_err().kind(), &LedgerErrorKind::NotALedger);
+    let missing = Ledger::open(folder.0.join("no/such/folder")).unwrap_err();
+    assert!(matches!(missing.kind(), LedgerErrorKind::Io { .. }), "{missing}");
+}
+
+/// A ledger with ten answers, in a file of its own.
+async fn ten_answers(folder: &Folder) -> Vec<u8> {
+    let server = ScriptedTransport::new(right);
+    let ledger = Ledger::open(folder.file()).unwrap();
+    builder(&[&server]).ledger(ledger).build().unwrap().categorize(items(10)).await;
+    std::fs::read(folder.file()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_torn_end_costs_one_question_and_the_file_goes_on() {
+    let folder = Folder::new();
+    let whole = ten_answers(&folder).await;
+    let record = (whole.len() - "slugline ledger 1\n".len()) / 10;
+    for torn in [1, 5, record / 2, record - 1] {
+        std::fs::write(folder.file(), &whole[..whole.len() - torn]).unwrap();
+        let server = ScriptedTransport::new(right);
+        let ledger = Ledger::open(folder.file()).unwrap();
+        assert_eq!((ledger.stats().answers, ledger.stats().torn_bytes), (9, (record - torn) as u64));
+        let report = builder(&[&server]).ledger(ledger).build().unwrap().categorize(items(10)).await;
+        check_all_there(&report, 10);
+        assert_eq!((report.stats.from_ledger, asked_items(&server)), (9, 1));
+        let LedgerStats { answers, torn_bytes, damaged_bytes, .. } = stats(&folder.file());
+        assert_eq!((answers, torn_bytes, damaged_bytes), (10, 0, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn damage_costs_the_records_it_hits_and_compacting_removes_it() {
+    let folder = Folder::new();
+    let mut file = ten_answers(&folder).await;
+    let len = file.len();
+    file[len / 2] ^= 0x10;
+    std::fs::write(folder.file(), &file).unwrap();
+    let server = ScriptedTransport::new(right);
+    let ledger = Ledger::open(folder.file()).unwrap();
+    assert_eq!(ledger.stats().answers, 9);
+    assert!(ledger.stats().damaged_bytes > 0);
+    // A byte that goes bad while the ledger is open is noticed, too.
+    file[40] ^= 1;
+    std::fs::write(folder.file(), &file).unwrap();
+    let report = builder(&[&server]).ledger(ledger).build().unwrap().categorize(items(10)).await;
+    check_all_there(&report, 10);
+    assert_eq!((report.categorized(), report.stats.from_ledger, asked_items(&server)), (10, 8, 2));
+
+    Ledger::compact(folder.file()).unwrap();
+    let LedgerStats { answers, bytes, damaged_bytes, .. } = stats(&folder.file());
+    assert_eq!((answers, bytes, damaged_bytes), (10, len as u64, 0));
+    let ledger = Ledger::open(folder.file()).unwrap();
+    let again = builder(&[&server]).ledger(ledger).build().unwrap().categorize(items(10)).await;
+    assert_eq!((again.stats.from_ledger, asked_items(&server)), (10, 2));
+}
