@@ -14,16 +14,8 @@ use crate::support::{builder, item, items, label_of, right};
 
 /// Answers right, each request after another time.
 fn jittered() -> ScriptedTransport {
-    let mut random = fastrand_like(7);
-    ScriptedTransport::new(move |asked| right(asked).after(Duration::from_millis(random() % 3_000)))
-}
-
-/// A small generator of numbers, the same each time (an LCG with the constants of MMIX).
-fn fastrand_like(mut state: u64) -> impl FnMut() -> u64 + Send {
-    move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        state >> 33
-    }
+    let mut random = fastrand::Rng::with_seed(7);
+    ScriptedTransport::new(move |asked| right(asked).after(Duration::from_millis(random.u64(..3_000))))
 }
 
 fn check(number: usize, outcome: &Outcome) {
