@@ -176,6 +176,7 @@ impl Categorizer {
     ///
     /// # Panics
     /// Outside of a tokio runtime with time enabled.
+    #[expect(clippy::needless_pass_by_value, reason = "options to come may be more than numbers")]
     pub fn service(&self, options: ServiceOptions) -> Service {
         let queue = Arc::new(Queue::new(options.queue_items));
         let run = Run::serving(Arc::clone(&self.shared), Items(Arc::clone(&queue)));
