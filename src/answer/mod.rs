@@ -74,13 +74,19 @@ pub(crate) fn understand(
         AnswerForm::Objects => read::read(text, pack_len),
         AnswerForm::Bare => read::read_bare(text),
     };
+    // The tokens may spell more than the text: llama.cpp takes a code fence off, but leaves it among the tokens.
+    let start_of = |tokens| Some((tokens, confidence::start_of(text, tokens)?, confidence::Forms::of(taxonomy)));
+    let tokens = tokens.and_then(start_of);
     check::check(&reading.objects, pack_len, was_cut, taxonomy)
         .into_iter()
         .map(|checked| {
             checked.map(|(category, object)| Label {
                 category,
                 probabilities: tokens
-                    .and_then(|tokens| confidence::probabilities(tokens, object.label_at?, &object.label, taxonomy))
+                    .as_ref()
+                    .and_then(|(tokens, start, forms)| {
+                        confidence::probabilities(tokens, start + object.label_at?, &object.label, forms)
+                    })
                     .unwrap_or_default(),
             })
         })

@@ -48,6 +48,12 @@ struct Fields<'a> {
 pub(crate) fn read(text: &str, pack_len: usize) -> Reading<'_> {
     let bound = MAX_BYTES_PER_ITEM.saturating_mul(pack_len.max(1));
     if text.len() <= bound {
+        if let Ok(fields) = serde_json::from_str::<Vec<Fields<'_>>>(text) {
+            let len = fields.len();
+            let objects: Vec<_> = fields.into_iter().filter_map(|fields| fields.object(text)).collect();
+            let strict = objects.len() == len;
+            return Reading { objects, strict };
+        }
         let array = serde_json::from_str::<Vec<&RawValue>>(text)
             .or_else(|_| serde_json::from_str::<Wrapped<'_>>(text).map(|wrapped| wrapped.items));
         if let Ok(values) = array {
@@ -67,7 +73,7 @@ pub(crate) fn read(text: &str, pack_len: usize) -> Reading<'_> {
 }
 
 /// Reads the label of an answer that is an array of one bare label, as an object with the id 1: strict JSON, bare or
-/// wrapped, or the first array of labels in a dirty text. Two labels give two objects with one id, which the check refuses.
+/// wrapped, or the arrays of labels in a dirty text. Two labels give two objects with one id, which the check refuses.
 pub(crate) fn read_bare(text: &str) -> Reading<'_> {
     #[derive(Deserialize)]
     struct Label<'a>(#[serde(borrow)] Cow<'a, str>);
@@ -83,11 +89,11 @@ pub(crate) fn read_bare(text: &str) -> Reading<'_> {
     let labels = array.unwrap_or_else(|_| {
         let rest = after_thinking(within_bound);
         let arrays = rest.match_indices('[').take(MAX_STEPS_PER_ITEM).map(|(at, _)| &rest[at..]);
-        let mut arrays = arrays.filter_map(|rest| {
+        let arrays = arrays.filter_map(|rest| {
             let window = rest.get(..MAX_OBJECT_BYTES).unwrap_or(rest);
             serde_json::Deserializer::from_str(window).into_iter::<Vec<Label<'_>>>().next()?.ok()
         });
-        arrays.find(|labels| !labels.is_empty()).unwrap_or_default()
+        arrays.flatten().collect()
     });
     let objects = labels.into_iter().map(|Label(label)| Object { id: 1, label_at: place_of(&label, text), label });
     Reading { objects: objects.collect(), strict }
@@ -134,13 +140,18 @@ fn salvage<'a>(text: &'a str, whole: &'a str, pack_len: usize) -> Vec<Object<'a>
     objects
 }
 
-/// Reads one object. An id may be written as a string of digits: that is another way to write it, not another value.
 fn object<'a>(json: &'a str, whole: &str) -> Option<Object<'a>> {
-    let fields: Fields<'a> = serde_json::from_str(json).ok()?;
-    let id = fields.id.get();
-    let digits = id.strip_prefix('"').and_then(|id| id.strip_suffix('"')).unwrap_or(id);
-    let id = if digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse().ok()? } else { return None };
-    Some(Object { id, label_at: place_of(&fields.category, whole), label: fields.category })
+    serde_json::from_str::<Fields<'a>>(json).ok()?.object(whole)
+}
+
+impl<'a> Fields<'a> {
+    /// Reads the id. It may be written as a string of digits: that is another way to write it, not another value.
+    fn object(self, whole: &str) -> Option<Object<'a>> {
+        let id = self.id.get();
+        let digits = id.strip_prefix('"').and_then(|id| id.strip_suffix('"')).unwrap_or(id);
+        let id = if digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse().ok()? } else { return None };
+        Some(Object { id, label_at: place_of(&self.category, whole), label: self.category })
+    }
 }
 
 /// The byte in the text where a label begins that is a part of it; none for a label that had escapes.
@@ -239,6 +250,7 @@ mod tests {
         assert_eq!(labels(r#"["sport"]"#), (true, vec!["sport".to_owned()]));
         assert_eq!(labels(r#"{"items": ["sport"]}"#), (true, vec!["sport".to_owned()]));
         assert_eq!(labels(r#"["sport", "business"]"#).1.len(), 2);
+        assert_eq!(labels(r#"Perhaps ["sport"], but rather ["business"]."#).1.len(), 2);
         assert_eq!(labels("<think>[\"a\"]</think>It is [1]: ```[\"sport\"]```"), (false, vec!["sport".to_owned()]));
         for text in ["", "sport", "\"sport\"", "[]", "[1]", "[\"sport\"", "[{\"id\":1,\"category\":\"a\"}]", "[null]"] {
             assert_eq!(labels(text).1, [""; 0], "{text}");

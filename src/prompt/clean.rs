@@ -23,11 +23,9 @@ impl CleanText {
     /// Cleans an item and cuts it to about `budget_tokens`; none when nothing is left to read.
     pub(crate) fn of(item: &NewsItem, budget_tokens: usize) -> Option<Self> {
         let title_budget = (budget_tokens as f64 * TITLE_SHARE) as usize;
-        let title = cut(&clean(&item.title), title_budget.max(1)).0.to_owned();
-        let title_tokens = super::tokens::estimate(&title);
-        let body = clean(&item.body);
-        let (body, body_tokens) = cut(&body, budget_tokens.saturating_sub(title_tokens));
-        let text = Self { title, body: body.to_owned(), tokens: title_tokens + body_tokens };
+        let (title, title_tokens) = cut_owned(clean(&item.title), title_budget.max(1));
+        let (body, body_tokens) = cut_owned(clean(&item.body), budget_tokens.saturating_sub(title_tokens));
+        let text = Self { title, body, tokens: title_tokens + body_tokens };
         (!text.title.is_empty() || !text.body.is_empty()).then_some(text)
     }
 
@@ -51,12 +49,25 @@ impl CleanText {
 /// defuses what a chat template or our own frame would take for a marker.
 pub(crate) fn clean(text: &str) -> String {
     let text = &text[..floor_char_boundary(text, MAX_FIELD_BYTES)];
+    if !has_markup(text) {
+        return fold(text);
+    }
     let decoded = decode_entities(text);
     let stripped = strip_tags(&decoded);
     // Feeds often encode twice; what is a tag after the second decoding is shown as text.
-    let decoded = decode_entities(&stripped);
-    let mut out = String::with_capacity(decoded.len());
-    let mut rest = &*decoded;
+    defuse_bracket_markers(fold(&decode_entities(&stripped)))
+}
+
+/// Whether there is anything to decode, strip or defuse. Most text has nothing of it.
+fn has_markup(text: &str) -> bool {
+    // Without an early exit, so that many bytes are compared at once.
+    text.bytes().fold(false, |found, byte| found | matches!(byte, b'&' | b'<' | b'['))
+}
+
+/// Folds white space to single blanks, drops what is not shown, and replaces what makes markers.
+fn fold(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
     loop {
         let run = plain_run(rest.as_bytes());
         out.push_str(&rest[..run]);
@@ -78,7 +89,7 @@ pub(crate) fn clean(text: &str) -> String {
         }
     }
     out.truncate(out.trim_end().len());
-    defuse_bracket_markers(out)
+    out
 }
 
 fn decode_entities(text: &str) -> Cow<'_, str> {
@@ -88,14 +99,22 @@ fn decode_entities(text: &str) -> Cow<'_, str> {
 /// The length of the ASCII text at the beginning that stays as it is: words with single blanks between them. Most text is
 /// that, so it is worth not looking at each character.
 fn plain_run(bytes: &[u8]) -> usize {
-    let is_plain =
-        |at: usize| bytes.get(at).is_some_and(|byte| byte.is_ascii_graphic() && !matches!(byte, b'<' | b'>'));
+    const BLOCK: usize = 32;
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'<' | b'>');
+    // A blank stays where text follows it, so two of them never do.
+    let stays = |byte: u8, next: u8| is_plain(byte) | ((byte == b' ') & is_plain(next));
+    if !bytes.first().is_some_and(|&byte| is_plain(byte)) {
+        return 0;
+    }
     let mut at = 0;
-    while is_plain(at) {
+    // Whole blocks without an early exit, so that many bytes are compared at once.
+    while let Some(block) = bytes.get(at..=at + BLOCK)
+        && block[..BLOCK].iter().zip(&block[1..]).fold(true, |all, (&byte, &next)| all & stays(byte, next))
+    {
+        at += BLOCK;
+    }
+    while bytes.get(at).is_some_and(|&byte| stays(byte, bytes.get(at + 1).copied().unwrap_or_default())) {
         at += 1;
-        if bytes.get(at) == Some(&b' ') && is_plain(at + 1) {
-            at += 1;
-        }
     }
     at
 }
@@ -199,6 +218,12 @@ pub(crate) fn cut(text: &str, budget_tokens: usize) -> (&str, usize) {
     let end = last_sentence_end(head).or_else(|| head.rfind(' ')).filter(|&end| end >= fits / 2).unwrap_or(fits);
     let head = head[..end].trim_end();
     (head, super::tokens::estimate(head))
+}
+
+/// The same for a text that is kept: what fits already is not copied.
+fn cut_owned(text: String, budget_tokens: usize) -> (String, usize) {
+    let (head, tokens) = cut(&text, budget_tokens);
+    if head.len() == text.len() { (text, tokens) } else { (head.to_owned(), tokens) }
 }
 
 /// The byte after the last sentence end, with the quotes or brackets that close it.

@@ -12,9 +12,9 @@
 
 mod attempt;
 mod escalate;
-mod job;
+pub(crate) mod job;
 mod lane;
-mod packer;
+pub(crate) mod packer;
 mod settle;
 mod shared;
 mod stop;
@@ -46,6 +46,7 @@ use crate::error::{Error, ItemError, ItemErrorKind};
 use crate::limit::budget::RetryBudget;
 use crate::outcome::{Assignment, Outcome};
 use crate::prompt::clean::CleanText;
+use crate::prompt::suspect;
 use crate::server::{Admission, BoxFuture};
 use crate::stats::{Recorder, Stats};
 
@@ -309,8 +310,13 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             Some(tokens) => text.counted_with(&**tokens),
             None => text,
         };
+        let is_suspect = suspect::is_suspect(&item);
         match self.dedup.see(&text, index, &item.id) {
-            Seen::New => self.lane(Tier::First).packer.push(Item::new(index, item.id, text)),
+            Seen::New => {
+                self.recorder.suspects += u64::from(is_suspect);
+                let item = Item { alone: is_suspect, is_suspect, ..Item::new(index, item.id, text) };
+                self.lane(Tier::First).packer.push(item);
+            }
             Seen::Waits => {}
             Seen::Answered(outcome) => self.emit(*outcome),
         }

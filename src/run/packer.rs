@@ -51,7 +51,7 @@ impl Packer {
         if !(has_full || flush || is_due || oldest.alone) {
             return None;
         }
-        if oldest.alone {
+        if oldest.alone || pack_size == 1 {
             return self.waiting.pop_front().map(|(_, item)| Pack::new(vec![item]));
         }
         let anchor = oldest.text.tokens;

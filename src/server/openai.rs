@@ -11,6 +11,7 @@ use async_openai::config::Config;
 use async_openai::error::OpenAIError;
 use async_openai::middleware::HttpRequestFactory;
 use bytes::{Bytes, BytesMut};
+use reqwest::ResponseBuilderExt;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::value::RawValue;
@@ -172,10 +173,12 @@ impl tower::Service<HttpRequestFactory> for SingleAttempt {
         let http = self.http.clone();
         Box::pin(async move {
             let request = factory.build().await?;
+            let url = request.url().clone();
             let response = exchange(&http, request).await.map_err(Unusual::None)?;
             let is_json = || serde_json::from_slice::<&RawValue>(&response.body).is_ok();
             if (200..300).contains(&response.http_status) && is_json() {
-                return Ok(http::Response::new(response.body).into());
+                // With its address, since without one reqwest parses a made-up one each time.
+                return Ok(http::Response::builder().url(url).body(response.body)?.into());
             }
             Err(Unusual::Response(response).into())
         })

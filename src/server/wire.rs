@@ -133,12 +133,13 @@ pub(crate) struct Usage {
     pub(crate) output_tokens: u64,
 }
 
+/// A body whose log-probabilities are read as `L`.
 #[derive(Deserialize)]
-struct Body<'a> {
+struct Body<'a, L> {
     #[serde(borrow, default)]
     id: Option<&'a RawValue>,
     #[serde(borrow)]
-    choices: Vec<Choice<'a>>,
+    choices: Vec<Choice<'a, L>>,
     #[serde(borrow, default)]
     usage: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -146,15 +147,14 @@ struct Body<'a> {
 }
 
 #[derive(Deserialize)]
-struct Choice<'a> {
+struct Choice<'a, L> {
     #[serde(borrow, default)]
     message: Option<Message<'a>>,
     #[serde(borrow, default)]
     text: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     finish_reason: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    logprobs: Option<&'a RawValue>,
+    logprobs: Option<L>,
 }
 
 #[derive(Deserialize)]
@@ -168,32 +168,37 @@ struct Message<'a> {
 /// Reads a response body. None when it is not the answer of a model server.
 pub(crate) fn read_completion(body: &[u8]) -> Option<Completion> {
     // Most bodies are clean; the others get bad UTF-8 replaced, and the NaN that Python writes turned into null.
-    let text = String::from_utf8_lossy(body);
-    if let Ok(body) = serde_json::from_str::<Body<'_>>(&text) {
-        return completion(body);
+    let text = std::str::from_utf8(body).map_or_else(|_| String::from_utf8_lossy(body), Cow::Borrowed);
+    // The log-probabilities are most of a body, so those in the usual form are read in the same pass.
+    if let Ok(body) = serde_json::from_str::<Body<'_, ChatLogprobs<'_>>>(&text) {
+        return completion(body, |logprobs| Some(logprobs.tokens()));
+    }
+    let any_tokens = |logprobs: &RawValue| read_tokens(logprobs.get());
+    if let Ok(body) = serde_json::from_str::<Body<'_, &RawValue>>(&text) {
+        return completion(body, any_tokens);
     }
     let text = nan_to_null(&text)?;
-    completion(serde_json::from_str::<Body<'_>>(&text).ok()?)
+    completion(serde_json::from_str::<Body<'_, &RawValue>>(&text).ok()?, any_tokens)
 }
 
-fn completion(body: Body<'_>) -> Option<Completion> {
+fn completion<L>(body: Body<'_, L>, tokens: impl Fn(L) -> Option<Vec<Token>>) -> Option<Completion> {
     let choice = body.choices.into_iter().next()?;
     let as_text = |value: Option<&RawValue>| value.and_then(|value| serde_json::from_str::<String>(value.get()).ok());
     let (content, refusal) = match choice.message {
         Some(message) => (as_text(message.content), as_text(message.refusal)),
         None => (choice.text.map(Cow::into_owned), None),
     };
-    let finish = match as_text(choice.finish_reason).as_deref() {
-        Some("length") => Finish::Length,
-        Some("content_filter") => Finish::ContentFilter,
+    let finish = match choice.finish_reason.map(RawValue::get) {
+        Some(r#""length""#) => Finish::Length,
+        Some(r#""content_filter""#) => Finish::ContentFilter,
         _ if refusal.is_some_and(|refusal| !refusal.is_empty()) => Finish::Refusal,
         _ => Finish::Stop,
     };
     Some(Completion {
-        id: as_text(body.id).map(|id| id.chars().take(80).collect()),
+        id: as_text(body.id).map(|id| if id.len() > 80 { id.chars().take(80).collect() } else { id }),
         text: content.unwrap_or_default(),
         finish,
-        tokens: choice.logprobs.and_then(|logprobs| read_tokens(logprobs.get())),
+        tokens: choice.logprobs.and_then(tokens),
         usage: body.usage.and_then(|usage| read_usage(usage.get(), body.timings.map(RawValue::get))),
     })
 }
@@ -226,27 +231,47 @@ fn read_usage(json: &str, timings: Option<&str>) -> Option<Usage> {
     })
 }
 
+/// The log-probabilities of `/chat/completions`.
+#[derive(Deserialize)]
+struct ChatLogprobs<'a> {
+    #[serde(borrow)]
+    content: Vec<ChatToken<'a>>,
+}
+
+#[derive(Deserialize)]
+struct ChatToken<'a> {
+    #[serde(borrow)]
+    token: Cow<'a, str>,
+    logprob: Option<f64>,
+    #[serde(borrow, default)]
+    top_logprobs: Vec<Alternative<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Alternative<'a> {
+    #[serde(borrow)]
+    token: Cow<'a, str>,
+    logprob: Option<f64>,
+}
+
+impl ChatLogprobs<'_> {
+    fn tokens(self) -> Vec<Token> {
+        let alternative = |alternative: Alternative<'_>| (alternative.token.into_owned(), or_nan(alternative.logprob));
+        let token = |token: ChatToken<'_>| Token {
+            text: token.token.into_owned(),
+            logprob: or_nan(token.logprob),
+            alternatives: token.top_logprobs.into_iter().map(alternative).collect(),
+        };
+        self.content.into_iter().map(token).collect()
+    }
+}
+
+fn or_nan(logprob: Option<f64>) -> f64 {
+    logprob.unwrap_or(f64::NAN)
+}
+
 /// Reads the log-probabilities of either endpoint: a list of objects, or four parallel lists.
 fn read_tokens(json: &str) -> Option<Vec<Token>> {
-    #[derive(Deserialize)]
-    struct ChatLogprobs<'a> {
-        #[serde(borrow)]
-        content: Vec<ChatToken<'a>>,
-    }
-    #[derive(Deserialize)]
-    struct ChatToken<'a> {
-        #[serde(borrow)]
-        token: Cow<'a, str>,
-        logprob: Option<f64>,
-        #[serde(borrow, default)]
-        top_logprobs: Vec<Alternative<'a>>,
-    }
-    #[derive(Deserialize)]
-    struct Alternative<'a> {
-        #[serde(borrow)]
-        token: Cow<'a, str>,
-        logprob: Option<f64>,
-    }
     #[derive(Deserialize)]
     struct CompletionLogprobs {
         tokens: Vec<String>,
@@ -254,28 +279,18 @@ fn read_tokens(json: &str) -> Option<Vec<Token>> {
         #[serde(default)]
         top_logprobs: Vec<Option<std::collections::HashMap<String, Option<f64>>>>,
     }
-    let number = |logprob: Option<f64>| logprob.unwrap_or(f64::NAN);
     if let Ok(logprobs) = serde_json::from_str::<ChatLogprobs<'_>>(json) {
-        let token = |token: ChatToken<'_>| Token {
-            text: token.token.into_owned(),
-            logprob: number(token.logprob),
-            alternatives: token
-                .top_logprobs
-                .into_iter()
-                .map(|alternative| (alternative.token.into_owned(), number(alternative.logprob)))
-                .collect(),
-        };
-        return Some(logprobs.content.into_iter().map(token).collect());
+        return Some(logprobs.tokens());
     }
     let logprobs: CompletionLogprobs = serde_json::from_str(json).ok()?;
     let mut alternatives = logprobs.top_logprobs.into_iter();
     let tokens = logprobs.tokens.into_iter().zip(logprobs.token_logprobs).map(|(text, logprob)| Token {
         text,
-        logprob: number(logprob),
+        logprob: or_nan(logprob),
         alternatives: alternatives
             .next()
             .flatten()
-            .map(|map| map.into_iter().map(|(text, logprob)| (text, number(logprob))).collect())
+            .map(|map| map.into_iter().map(|(text, logprob)| (text, or_nan(logprob))).collect())
             .unwrap_or_default(),
     });
     Some(tokens.collect())

@@ -1,6 +1,12 @@
-//! Entry points to the readers of server bytes, for the fuzz targets. Each checks what must hold for any input.
+//! Entry points to the parts of the crate, for the fuzz targets and the benches. Each checks what must hold for any input.
 
+use std::time::Duration;
+
+use crate::NewsItem;
 use crate::answer::{self, AnswerForm};
+use crate::prompt::clean::CleanText;
+use crate::run::job::Item;
+use crate::run::packer::Packer;
 use crate::server::{Attempt, Response, Verdict, judge};
 use crate::taxonomy::Taxonomy;
 
@@ -57,4 +63,26 @@ pub fn clean_text(text: &str) -> String {
     let clean = crate::prompt::clean::clean(text);
     assert!(!clean.contains(['<', '>', '\n', '\r']), "no frame markers");
     clean
+}
+
+/// Cleans an item and cuts it to its budget, as a run does, and gives its estimated tokens; none when nothing is left.
+pub fn clean_item(item: &NewsItem, budget_tokens: usize) -> Option<usize> {
+    CleanText::of(item, budget_tokens).map(|text| text.tokens)
+}
+
+/// Packs items of these lengths in tokens, as a run does, and gives the sizes of the packs.
+///
+/// # Panics
+/// When an item is lost, or a pack is larger than it may be.
+pub fn pack(item_tokens: &[usize], pack_size: usize, budget_tokens: usize) -> Vec<usize> {
+    let mut packer = Packer::new(Duration::from_millis(20));
+    for (index, &tokens) in (0..).zip(item_tokens) {
+        let text = CleanText { title: String::new(), body: String::new(), tokens };
+        packer.push(Item::new(index, String::new(), text));
+    }
+    let packs: Vec<usize> =
+        std::iter::from_fn(|| packer.take(pack_size, budget_tokens, true)).map(|pack| pack.items.len()).collect();
+    assert!(packs.iter().all(|&len| (1..=pack_size).contains(&len)), "packs are bounded");
+    assert_eq!(packs.iter().sum::<usize>(), item_tokens.len(), "every item is in a pack");
+    packs
 }

@@ -64,8 +64,8 @@ async fn the_prefix_is_cached_at_each_endpoint_after_its_first_request() {
 
 #[tokio::test(start_paused = true)]
 async fn blocks_that_are_larger_are_expected_to_hold_less() {
-    let cache = run(&engine(|it| it.prefix_cache(128, 65_536)), 90).await;
-    assert_eq!(cache.block_tokens, Some(128));
+    let cache = run(&engine(|it| it.prefix_cache(144, 65_536)), 90).await;
+    assert_eq!(cache.block_tokens, Some(144));
     let (expected, cached) = (cache.expected_share.unwrap(), cache.cached_share.unwrap());
     assert!((expected - cached).abs() < 0.03 && expected < 0.95, "{cache:?}");
 
@@ -135,6 +135,7 @@ async fn a_prefix_that_is_evicted_is_missed() {
 #[tokio::test(start_paused = true)]
 async fn the_log_has_one_warning_for_an_endpoint() {
     let listener = Listener::default();
+    let _turn = crate::support::LOG.lock().await;
     let _guard = tracing::subscriber::set_default(listener.clone());
     run(&engine(|it| it), 60).await;
     let warnings = || listener.said().matches("the prefix is not cached as it could be").count();

@@ -8,7 +8,8 @@ use futures_util::future::join_all;
 use slugline::server::{TransportError, TransportErrorKind};
 use slugline::testing::{Asked, Latency, Reply, ScriptedTransport, SimulatedServer};
 use slugline::{
-    Categorizer, CategorizerBuilder, EndpointConfig, Error, NewsItem, Outcome, Service, ServiceError, ServiceOptions,
+    Categorizer, CategorizerBuilder, EndpointConfig, Error, Escalation, NewsItem, Outcome, Service, ServiceError,
+    ServiceOptions,
 };
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -291,6 +292,37 @@ async fn a_refused_key_fails_calls_at_once_until_it_is_accepted() {
     assert!(server.asked().len() <= 15, "{} requests for 15 calls", server.asked().len());
     is_refused.store(false, Ordering::SeqCst);
     check_right(99, &service.categorize_one(item(99)).await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stronger_model_that_was_lost_is_tried_again_after_a_minute() {
+    let unsure = |asked: &Asked| {
+        let shares = |item: &String| {
+            let right = ["sport", "business", "other"].into_iter().find(|label| *label == right_label(item)).unwrap();
+            vec![(right, 0.5), (if right == "sport" { "business" } else { "sport" }, 0.4)]
+        };
+        Reply::probabilities(asked.items.iter().map(shares))
+    };
+    let is_refused = Arc::new(AtomicBool::new(true));
+    let switch = Arc::clone(&is_refused);
+    let weak = ScriptedTransport::new(unsure);
+    let strong =
+        ScriptedTransport::new(
+            move |asked| if switch.load(Ordering::SeqCst) { Reply::status(401, "no") } else { right(asked) },
+        );
+    let endpoint = EndpointConfig::new("http://strong").model("large").transport(strong.clone());
+    let service = service(builder(&[&weak]).escalate(Escalation::below(0.6).to(endpoint).at_most(10.0)));
+    let model = async |number| {
+        let outcome = service.categorize_one(item(number)).await.unwrap();
+        check_right(number, &outcome);
+        outcome.result.unwrap().origin.model.to_string()
+    };
+    assert_eq!(model(0).await, "m", "the first answer stands");
+    is_refused.store(false, Ordering::SeqCst);
+    sleep(59 * SECOND).await;
+    assert_eq!((model(1).await.as_str(), strong.asked().len()), ("m", 1));
+    sleep(2 * SECOND).await;
+    assert_eq!(model(2).await, "large");
 }
 
 #[tokio::test(start_paused = true)]

@@ -73,3 +73,6 @@ pub(crate) fn failed(report: &Report) -> BTreeMap<&str, &'static str> {
 pub(crate) fn rounded_seconds(start: tokio::time::Instant) -> u64 {
     (start.elapsed().as_secs_f64()).round() as u64
 }
+
+/// Held by tests that listen to the log: two listeners at once could take each other's messages.
+pub(crate) static LOG: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());

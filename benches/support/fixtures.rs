@@ -1,0 +1,60 @@
+//! What all benches work on: a taxonomy, items of the length of a news agency's, and a server that answers at once.
+
+use bytes::Bytes;
+use slugline::server::{BoxFuture, Request, Response, Transport, TransportError};
+use slugline::{NewsItem, Taxonomy, TaxonomyError};
+
+/// The most items of a request that there is an answer for.
+const MAX_PACK_SIZE: usize = 16;
+
+pub(crate) fn taxonomy() -> Result<Taxonomy, TaxonomyError> {
+    Taxonomy::load(concat!(env!("CARGO_MANIFEST_DIR"), "/categories/newsroom.toml"))
+}
+
+pub(crate) fn items(count: usize) -> impl Iterator<Item = NewsItem> {
+    let body =
+        "The council approved the plan after a long debate. Opponents said that the costs are not known. ".repeat(6);
+    (0..count).map(move |n| NewsItem::new(n.to_string(), format!("Story number {n}"), body.as_str()))
+}
+
+/// The text that a model writes for so many items: the same label for each.
+pub(crate) fn answer_text(count: usize) -> String {
+    let objects: Vec<_> = (1..=count).map(|id| format!("{{\"id\":{id},\"category\":\"sport\"}}")).collect();
+    format!("[{}]", objects.join(","))
+}
+
+/// The response body with this answer, without log-probabilities.
+pub(crate) fn response_body(count: usize) -> Bytes {
+    let body = serde_json::json!({
+        "id": "stub",
+        "choices": [{
+            "index": 0,
+            "message": {"role": "assistant", "content": answer_text(count)},
+            "finish_reason": "stop",
+        }],
+        "usage": {"prompt_tokens": 1_100, "completion_tokens": 40},
+    });
+    body.to_string().into()
+}
+
+/// A server in memory, without sockets and without waiting.
+#[derive(Clone, Debug)]
+pub(crate) struct AtOnce {
+    bodies: Vec<Bytes>,
+}
+
+impl AtOnce {
+    pub(crate) fn new() -> Self {
+        Self { bodies: (0..=MAX_PACK_SIZE).map(response_body).collect() }
+    }
+}
+
+impl Transport for AtOnce {
+    fn send<'a>(&'a self, request: &'a Request) -> BoxFuture<'a, Result<Response, TransportError>> {
+        // The number of the last item is that of the items.
+        let last = request.items_text().rsplit_once("<item id=\"").map_or("", |(_, last)| last);
+        let count: usize = last.split('"').next().and_then(|count| count.parse().ok()).unwrap_or_default();
+        let body = self.bodies.get(count).cloned().unwrap_or_default();
+        Box::pin(std::future::ready(Ok(Response::new(200, body))))
+    }
+}
