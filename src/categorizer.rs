@@ -77,7 +77,8 @@ impl Categorizer {
     ///
     /// The stream of outcomes must be polled for anything to happen; requests under way go on by themselves in between.
     /// It takes items from the source only as fast as outcomes are taken from it, so memory is bounded by what is in
-    /// flight. Dropping it cancels the requests in flight.
+    /// flight. Dropping it cancels the requests in flight. For outcomes in the order of the
+    /// items see [`stream_ordered`](Self::stream_ordered), for channels and iterators [`recipes`](crate::recipes).
     pub fn stream<S: Stream<Item = NewsItem>>(&self, items: S) -> OutcomeStream<S> {
         let stop = Stop::new();
         OutcomeStream { run: Run::new(Arc::clone(&self.shared), items, &stop), stop }
@@ -151,6 +152,13 @@ impl<S: Stream<Item = NewsItem>> OutcomeStream<S> {
     /// Why the run stopped before its end, if it did. The items that were not settled then come as outcomes that say so.
     pub fn error(&self) -> Option<&Error> {
         self.run.error()
+    }
+}
+
+impl<S: Stream<Item = NewsItem>> OutcomeStream<S> {
+    /// Lets only items below this index be taken from the source.
+    pub(crate) fn take_below(&mut self, index: u64) {
+        self.run.take_below(index);
     }
 }
 

@@ -7,7 +7,8 @@ use crate::error::ItemError;
 use crate::outcome::{Assignment, Outcome};
 use crate::prompt::clean::CleanText;
 
-/// How many answered texts are remembered within a run: about 15 MB at most. Copies further apart are asked again.
+/// How many answered texts are remembered within a run: about 15 MB, 45 with log-probabilities.
+/// Copies further apart are asked again.
 const REMEMBERED: usize = 50_000;
 
 /// A hash of the text that the model would see.

@@ -37,9 +37,11 @@
 //! - A run takes [`NewsItem`]s, a collection by [`Categorizer::categorize`] or a stream of any length by
 //!   [`Categorizer::stream`], and gives **exactly one [`Outcome`] per item**: a category of the taxonomy, or an
 //!   [`ItemError`] with its kind. Errors of items are data; what stops a run is an [`Error`].
+//! - A [`Service`] takes one item at a time from any number of tasks, with deadlines and a bounded queue.
 //! - Items share requests ("packs"), and all requests share a prefix of the same bytes, so that the server computes it once.
 //! - Every failure of servers, networks and models is handled below you: retried, asked again, split, waited out, within
 //!   stated bounds. Do not wrap it in another retry loop; look at [`Error::status`] and [`ItemError::status`].
+//! - How it fits to channels, actors, rayon and plain iterators is in [`recipes`].
 //! - How many labels are right, and what they cost, is measured on labelled items of your own: [`evaluate`].
 //!
 //! # Features
@@ -71,10 +73,13 @@ mod item;
 #[cfg(feature = "ledger")]
 pub mod ledger;
 mod limit;
+mod ordered;
 mod outcome;
 pub mod prompt;
+pub mod recipes;
 mod run;
 pub mod server;
+mod service;
 pub mod stats;
 pub mod taxonomy;
 #[cfg(feature = "testing")]
@@ -102,8 +107,10 @@ pub use self::escalation::Escalation;
 pub use self::item::NewsItem;
 #[cfg(feature = "ledger")]
 pub use self::ledger::Ledger;
+pub use self::ordered::OrderedOutcomes;
 pub use self::outcome::{Assignment, Origin, Outcome, Report};
 pub use self::server::{Api, Balance, EndpointConfig};
+pub use self::service::{Service, ServiceError, ServiceOptions, ServiceStats};
 pub use self::stats::Stats;
 pub use self::taxonomy::{Category, CategoryId, Taxonomy, TaxonomyError};
 pub use self::tuning::{SizeEvidence, Tuning, TuningReport};

@@ -122,7 +122,7 @@ fn one_line(complaint: &str) -> String {
 /// The longest time that a flag takes, in seconds: 30 days.
 const MOST_SECONDS: f64 = 30.0 * 86_400.0;
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
     if !(0.0..=MOST_SECONDS).contains(&seconds) {
         return Err(format!("must be 0 to {MOST_SECONDS} seconds"));

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use futures_core::Stream;
+use tokio::time::Instant;
 
-use super::Run;
 use super::job::{Escalated, Item, Tier};
+use super::{Run, STRONGER_LOST_FOR};
 use crate::NewsItem;
 use crate::escalation::{Escalation, Way};
 use crate::outcome::Assignment;
@@ -25,6 +26,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             }
             return self.settle_escalated(item);
         }
+        self.try_stronger_again();
         if !self.is_unsure(escalation, &assignment) {
             return self.settled(item, Ok(assignment));
         }
@@ -40,7 +42,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     fn is_unsure(&self, escalation: &Escalation, assignment: &Assignment) -> bool {
         let was_alone = matches!(escalation.way, Way::Alone) && assignment.origin.pack_size == 1;
         self.error.is_none()
-            && !self.stronger_is_lost
+            && self.stronger_lost_at.is_none()
             // The same request once more would bring the same answer.
             && !was_alone
             && assignment.confidence.is_some_and(|confidence| confidence < escalation.below)
@@ -86,10 +88,18 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         self.settled(item, Ok(assignment));
     }
 
+    /// A run that serves goes on for days: it tries a lost endpoint again after a while.
+    fn try_stronger_again(&mut self) {
+        let is_over = |lost_at: &mut Instant| lost_at.elapsed() >= STRONGER_LOST_FOR;
+        if self.serves && self.stronger_lost_at.take_if(is_over).is_some() {
+            self.lane(Tier::Stronger).pool.begin_run();
+        }
+    }
+
     /// The endpoint with the stronger model is lost: its items keep their first answers, and no more are sent there.
     pub(super) fn lose_stronger(&mut self, error: &crate::Error) {
         tracing::warn!(%error, "the endpoint of the escalation is lost; items keep their first answers");
-        self.stronger_is_lost = true;
+        self.stronger_lost_at = Some(Instant::now());
         let mut items = self.lane(Tier::Stronger).drain();
         let delayed = self.delayed.extract_if(.., |(_, pack)| pack.tier == Tier::Stronger);
         items.extend(delayed.flat_map(|(_, pack)| pack.items));

@@ -66,6 +66,8 @@ const BUDGET_PAUSE: Duration = Duration::from_millis(500);
 /// How long an item that is asked again at a stronger model waits for others to share its request: longer than at first,
 /// since such items are few.
 const STRONGER_PACK_WAIT: Duration = Duration::from_secs(1);
+/// How long a run that serves does without the endpoint with the stronger model once it is lost.
+const STRONGER_LOST_FOR: Duration = Duration::from_secs(60);
 
 /// One run over a stream of items.
 pub(crate) struct Run<S> {
@@ -76,6 +78,11 @@ pub(crate) struct Run<S> {
     tuner: Option<Tuner>,
     /// Whether unsure answers are asked again.
     escalates: bool,
+    /// Whether callers wait for single items: packs then wait for nobody while the server is idle, part from a bad item
+    /// early, and the run outlives its errors.
+    serves: bool,
+    /// Items from this index on are not taken in yet.
+    take_below: u64,
     source: Option<Pin<Box<S>>>,
     /// One for each tier.
     lanes: Vec<Lane>,
@@ -95,7 +102,7 @@ pub(crate) struct Run<S> {
     /// The requests for first answers, and those that escalation has cost so far.
     first_requests: u64,
     escalation_requests: f64,
-    stronger_is_lost: bool,
+    stronger_lost_at: Option<Instant>,
     budget: RetryBudget,
     random: fastrand::Rng,
     recorder: Recorder,
@@ -119,6 +126,14 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             recall: recall::Recall::new(&shared),
             ..Self::with_pack_size(shared, source, stop, pack_size, true)
         }
+    }
+
+    /// A run that goes on for as long as its source, for callers that wait for single items.
+    pub(crate) fn serving(shared: Arc<Shared>, source: S) -> Self {
+        let pack_wait = shared.settings.pack_wait;
+        let mut run = Self { serves: true, ..Self::new(shared, source, &Stop::new()) };
+        run.lanes.iter_mut().for_each(|lane| lane.packer = Packer::new(pack_wait));
+        run
     }
 
     /// A run whose packs have another size than the settings say, and which uses no ledger.
@@ -152,7 +167,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             priors: PriorCounts::new(shared.taxonomy.len()),
             first_requests: 0,
             escalation_requests: 0.0,
-            stronger_is_lost: false,
+            stronger_lost_at: None,
             budget: RetryBudget::default(),
             recorder: Recorder::new(),
             span: tracing::debug_span!(
@@ -169,6 +184,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             pack_size,
             tuner: None,
             escalates,
+            serves: false,
+            take_below: u64::MAX,
             shared,
         }
     }
@@ -216,11 +233,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     fn poll_source(&mut self, cx: &mut Context<'_>) -> bool {
         let mut has_changed = false;
         let room = self.room();
-        while self.unsettled < room && self.outcomes.len() < MOST_WAITING_OUTCOMES {
-            #[cfg(feature = "ledger")]
-            if self.recall.is_full() {
-                break;
-            }
+        while self.unsettled < room && self.outcomes.len() < MOST_WAITING_OUTCOMES && self.takes_more() {
             let Some(source) = &mut self.source else { break };
             let Poll::Ready(item) = source.as_mut().poll_next(cx) else { break };
             has_changed = true;
@@ -272,6 +285,26 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         (PACKS_PER_PLACE * self.shared.pool.capacity() + PACKS_ASIDE) * self.largest_pack()
     }
 
+    /// Whether the next item of the source may be taken in, room aside.
+    fn takes_more(&self) -> bool {
+        // What waits inside a run cannot be given up, so a run that serves takes no more than its next pack.
+        let has_pack = self.serves && self.lanes[0].packer.len() >= self.largest_pack();
+        #[cfg(feature = "ledger")]
+        let has_pack = has_pack || self.recall.is_full();
+        self.recorder.items < self.take_below && !has_pack
+    }
+
+    /// Lets only items below this index be taken in.
+    pub(crate) fn take_below(&mut self, index: u64) {
+        self.take_below = index;
+    }
+
+    /// Cancels the requests in flight; their items get no outcome. The run must not be polled again.
+    pub(crate) fn cancel(&mut self) {
+        self.attempts = JoinSet::new();
+        self.metrics_look = JoinSet::new();
+    }
+
     /// The most items that a pack may have.
     fn largest_pack(&self) -> usize {
         self.tuner.as_ref().map_or(self.pack_size, Tuner::largest)
@@ -281,6 +314,9 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         let index = self.recorder.items;
         self.recorder.items += 1;
         self.unsettled += 1;
+        if self.serves && self.error.take().is_some() {
+            self.shared.pool.begin_run();
+        }
         if self.error.is_some() {
             return self.outcome(index, item.id, Err(ItemError::of(ItemErrorKind::NotAttempted)));
         }
@@ -372,7 +408,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         // A part-filled pack leaves early only when nothing could still join it.
         let is_last = self.source.is_none() && self.in_flight.is_empty() && self.delayed.is_empty();
         let waiting = self.lane(Tier::First).packer.len();
-        let flush = is_last || (self.source.is_none() && tier == Tier::First && waiting <= self.pack_size);
+        let is_idle = self.serves && self.in_flight.is_empty();
+        let flush = is_idle || is_last || (self.source.is_none() && tier == Tier::First && waiting <= self.pack_size);
         let tuner = self.tuner.as_mut().filter(|_| tier == Tier::First);
         let measured = tuner.map(|tuner| tuner.next_size(self.in_flight.len(), &mut self.random));
         let pack_size = measured.unwrap_or(self.pack_size);

@@ -302,7 +302,11 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             // No other request will tell the server from the pack.
             self.put_first(Pack::canary(pack.tier));
         }
-        self.delayed.push((Instant::now() + wait, pack));
+        // Nobody who waits for a neighbour should wait for all retries of a bad item.
+        let parts = if self.serves && pack.transport_failures > 0 { pack.halves() } else { (pack, None) };
+        self.recorder.splits += u64::from(parts.1.is_some());
+        let at = Instant::now() + wait;
+        self.delayed.extend(std::iter::once(parts.0).chain(parts.1).map(|part| (at, part)));
     }
 
     fn has_nothing_else(&mut self, tier: Tier) -> bool {

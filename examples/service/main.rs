@@ -1,0 +1,122 @@
+//! An HTTP service that categorizes news items, one or many at a time.
+//!
+//! ```text
+//! cargo run --release --example service -- --taxonomy categories/newsroom.toml \
+//!     --base-url http://localhost:8000/v1 --model Qwen/Qwen2.5-7B-Instruct-AWQ --listen 127.0.0.1:8080
+//! curl -d '{"id": "a1", "title": "Striker signs", "body": "The club confirmed the transfer."}' localhost:8080/categorize
+//! ```
+//!
+//! | route | what |
+//! |---|---|
+//! | `POST /categorize` | an item or an array of items in, an outcome or an array of outcomes back, in the same order |
+//! | `GET /health` | 200 while some server can be asked, else 503 |
+//! | `GET /metrics` | figures for Prometheus |
+//! | `GET /openapi.json` | all of this in OpenAPI 3.1 |
+//!
+//! Items of all requests share a [`Service`](slugline::Service): they share packs, a bounded queue turns the excess away with
+//! 429, and every request has a deadline. Ctrl-C or SIGTERM ends it gracefully. It has no TLS, no login and no limit per
+//! client: put it behind a proxy that has.
+
+mod metrics;
+mod routes;
+
+#[path = "../support/server.rs"]
+mod server;
+#[expect(dead_code, reason = "a part of it is for other examples")]
+#[path = "../categorize/stop.rs"]
+mod stop;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use slugline::{ServiceOptions, Taxonomy};
+use tokio::net::TcpListener;
+
+use self::routes::router;
+use self::server::{ServerArgs, one_line};
+use self::stop::Stop;
+
+/// Serves POST /categorize, GET /health, GET /metrics and GET /openapi.json until it is interrupted.
+#[derive(Debug, Parser)]
+#[command(name = "service", version)]
+struct Args {
+    /// The categories
+    #[arg(long, value_name = "FILE.toml")]
+    taxonomy: PathBuf,
+
+    #[command(flatten)]
+    server: ServerArgs,
+
+    /// Where to listen
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+
+    /// The most items that wait for a request; more are turned away with 429
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    queue: usize,
+
+    /// How long a request may take, fractions allowed; longer ones end with 504
+    #[arg(long, value_name = "SECONDS", value_parser = server::seconds, default_value = "30")]
+    deadline: Duration,
+}
+
+/// How long connections may still take after the deadline of their requests, once the service is asked to stop.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) if !error.use_stderr() => {
+            // Help or the version, as asked for.
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => return complain(&one_line(&error.to_string())),
+    };
+    match run(&args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => complain(&problem),
+    }
+}
+
+fn complain(problem: &str) -> ExitCode {
+    eprintln!("service: {problem}");
+    ExitCode::FAILURE
+}
+
+async fn run(args: &Args) -> Result<(), String> {
+    let taxonomy = Taxonomy::load(&args.taxonomy).map_err(|error| error.to_string())?;
+    let categorizer = args.server.builder(taxonomy)?.build().map_err(|error| error.to_string())?;
+    let service = categorizer.service(ServiceOptions::default().queue(args.queue).deadline(args.deadline));
+
+    let listener = TcpListener::bind(args.listen).await.map_err(|error| format!("{}: {error}", args.listen))?;
+    let address = listener.local_addr().map_err(|error| error.to_string())?;
+    println!("listening on http://{address}");
+
+    let stop = Stop::default();
+    stop::on_signals(&stop, || {});
+    let serving = axum::serve(listener, router(service.clone(), args.deadline));
+    let serving = serving.with_graceful_shutdown(stop.clone().stopped());
+    tokio::select! {
+        result = serving => result.map_err(|error| error.to_string())?,
+        // A client that sends or reads for ever must not keep the program from ending.
+        () = async {
+            stop.stopped().await;
+            tokio::time::sleep(args.deadline + LAST_WORDS).await;
+        } => {}
+    }
+    service.shutdown().await;
+    let stats = service.stats();
+    println!(
+        "{} items categorized, {} turned away, {} too late",
+        stats.run.categorized, stats.overloaded, stats.deadline_exceeded
+    );
+    Ok(())
+}
