@@ -92,6 +92,8 @@ impl CategorizerBuilder {
                 pack_wait: Duration::from_millis(20),
                 waits_by_gauge: false,
                 seed: None,
+                #[cfg(feature = "near-duplicates")]
+                near_duplicates: None,
             },
         }
     }
@@ -184,6 +186,15 @@ impl CategorizerBuilder {
     #[must_use]
     pub fn escalate(mut self, escalation: Escalation) -> Self {
         self.escalation = Some(escalation);
+        self
+    }
+
+    /// Answers items whose text is nearly that of another with the other's answer, as it answers exact copies. Should the
+    /// other fail, the item is asked itself. Default: none, exact copies only.
+    #[cfg(feature = "near-duplicates")]
+    #[must_use]
+    pub fn near_duplicates(mut self, near_duplicates: crate::NearDuplicates) -> Self {
+        self.settings.near_duplicates = Some(near_duplicates);
         self
     }
 
@@ -416,6 +427,8 @@ impl CategorizerBuilder {
         need(!self.timeout.is_zero(), "timeout must not be zero");
         need(settings.transport_retries <= MAX_RETRIES, "transport retries must be 0 to 100");
         need(settings.content_retries <= MAX_RETRIES, "content retries must be 0 to 100");
+        #[cfg(feature = "near-duplicates")]
+        problems.extend(settings.near_duplicates.iter().flat_map(crate::NearDuplicates::problems));
         problems.extend(self.escalation.iter().flat_map(Escalation::problems));
         problems
     }

@@ -49,6 +49,7 @@
 //! | `rustls` | yes | TLS by rustls with the platform's certificates |
 //! | `native-tls` | no | TLS by the operating system's library |
 //! | `tokenizers` | no | exact token counts from a `tokenizer.json` |
+//! | `near-duplicates` | no | [`near_duplicates`]: reprints are answered with the item that they are nearly the same as |
 //! | `testing` | no | [`testing`]: a scripted transport and a simulated server with faults, for your tests |
 //!
 //! # What it does not do
@@ -68,6 +69,8 @@ mod escalation;
 pub mod evaluate;
 mod item;
 mod limit;
+#[cfg(feature = "near-duplicates")]
+pub mod near_duplicates;
 mod outcome;
 pub mod prompt;
 mod run;
@@ -97,6 +100,8 @@ pub use self::categorizer::{Categorizer, OutcomeStream, StopHandle};
 pub use self::error::{Error, ErrorKind, Failure, FailureKind, ItemError, ItemErrorKind, Status};
 pub use self::escalation::Escalation;
 pub use self::item::NewsItem;
+#[cfg(feature = "near-duplicates")]
+pub use self::near_duplicates::NearDuplicates;
 pub use self::outcome::{Assignment, Origin, Outcome, Report};
 pub use self::server::{Api, Balance, EndpointConfig};
 pub use self::stats::Stats;

@@ -70,8 +70,11 @@ pub struct Origin {
     /// The first answer and its confidence, where it was not sure enough and the item was asked again
     /// ([`Escalation`](crate::Escalation)).
     pub first_answer: Option<(CategoryId, f32)>,
-    /// The id of the equal item that was asked in place of this one.
+    /// The id of the item that was asked in place of this one, since their texts are equal or, with the feature
+    /// `near-duplicates`, similar.
     pub duplicate_of: Option<String>,
+    /// How similar the two texts are, 0 to 1; none where they are equal.
+    pub similarity: Option<f32>,
 }
 
 impl Serialize for Outcome {
@@ -105,6 +108,9 @@ impl Serialize for Outcome {
                 }
                 if let Some(id) = &origin.duplicate_of {
                     map.serialize_entry("duplicate_of", id)?;
+                }
+                if let Some(similarity) = origin.similarity {
+                    map.serialize_entry("similarity", &rounded(similarity))?;
                 }
             }
             Err(error) => map.serialize_entry("error", error)?,
@@ -170,6 +176,7 @@ pub(crate) mod tests {
                 calibration: None,
                 first_answer: None,
                 duplicate_of: None,
+                similarity: None,
             },
         }
     }

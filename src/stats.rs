@@ -26,8 +26,10 @@ pub struct Stats {
     pub failed: BTreeMap<&'static str, u64>,
     /// Items whose model chose the category that means "none of these".
     pub fallback: u64,
-    /// Items that were answered as copies of another.
+    /// Items that were answered as copies of another, near ones included.
     pub duplicates: u64,
+    /// Those among them whose text was similar, not equal.
+    pub near_duplicates: u64,
     /// Attempts that were sent.
     pub requests: u64,
     /// Attempts that the model answered.
@@ -108,6 +110,7 @@ pub(crate) struct Recorder {
     failed: BTreeMap<&'static str, u64>,
     fallback: u64,
     duplicates: u64,
+    near_duplicates: u64,
     pub(crate) requests: u64,
     answered: u64,
     failures: BTreeMap<String, u64>,
@@ -138,6 +141,7 @@ impl Recorder {
             failed: BTreeMap::new(),
             fallback: 0,
             duplicates: 0,
+            near_duplicates: 0,
             requests: 0,
             answered: 0,
             failures: BTreeMap::new(),
@@ -163,6 +167,7 @@ impl Recorder {
                 self.categorized += 1;
                 self.fallback += u64::from(assignment.is_fallback);
                 self.duplicates += u64::from(assignment.origin.duplicate_of.is_some());
+                self.near_duplicates += u64::from(assignment.origin.similarity.is_some());
             }
             Err(error) => self.failed(error.kind),
         }
@@ -199,6 +204,7 @@ impl Recorder {
             failed: self.failed.clone(),
             fallback: self.fallback,
             duplicates: self.duplicates,
+            near_duplicates: self.near_duplicates,
             requests: self.requests,
             answered: self.answered,
             failures: self.failures.clone(),

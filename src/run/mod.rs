@@ -33,7 +33,8 @@ use tokio::time::{Instant, Sleep};
 use tracing::{Instrument, Span};
 
 use self::attempt::{Finished, attempt, items_tokens};
-use self::job::{Item, Pack, Tier};
+pub(crate) use self::job::Item;
+use self::job::{Pack, Tier};
 use self::lane::Lane;
 use self::packer::Packer;
 pub(crate) use self::shared::{Settings, Shared, longest_label_tokens};
@@ -108,10 +109,14 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     pub(crate) fn new(shared: Arc<Shared>, source: S, stop: &Stop) -> Self {
         let pack_size = shared.settings.pack_size;
         let tuner = shared.settings.tuning.as_ref().map(|tuning| Tuner::new(tuning, pack_size));
-        Self { tuner, ..Self::with_pack_size(shared, source, stop, pack_size, true) }
+        #[cfg(feature = "near-duplicates")]
+        let dedup = shared.settings.near_duplicates.as_ref().map(Dedup::with_near).unwrap_or_default();
+        #[cfg(not(feature = "near-duplicates"))]
+        let dedup = Dedup::default();
+        Self { tuner, dedup, ..Self::with_pack_size(shared, source, stop, pack_size, true) }
     }
 
-    /// A run whose packs have another size than the settings say.
+    /// A run whose packs have another size than the settings say, and which answers exact copies alone.
     pub(crate) fn with_pack_size(
         shared: Arc<Shared>,
         source: S,
@@ -271,8 +276,16 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             Some(tokens) => text.counted_with(&**tokens),
             None => text,
         };
-        match self.dedup.see(&text, index, &item.id) {
-            Seen::New => self.lane(Tier::First).packer.push(Item::new(index, item.id, text)),
+        self.ask_or_copy(Item::new(index, item.id, text));
+    }
+
+    /// Asks an item, unless the answer to another is its answer, too.
+    fn ask_or_copy(&mut self, item: Item) {
+        if self.error.is_some() {
+            return self.fail(item, ItemErrorKind::NotAttempted);
+        }
+        match self.dedup.see(item) {
+            Seen::New(item) => self.lane(Tier::First).packer.push(item),
             Seen::Waits => {}
             Seen::Answered(outcome) => self.emit(*outcome),
         }
@@ -457,8 +470,11 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     fn settled(&mut self, item: Item, result: Result<Assignment, ItemError>) {
         let copies = self.dedup.settle(item.index, &item.id, &result);
         self.outcome(item.index, item.id, result);
-        for copy in copies {
+        for copy in copies.settled {
             self.emit(copy);
+        }
+        for item in copies.unsettled {
+            self.ask_or_copy(item);
         }
     }
 

@@ -159,6 +159,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
                 calibration,
                 first_answer: None,
                 duplicate_of: None,
+                similarity: None,
             },
         })
     }

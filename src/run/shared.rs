@@ -56,6 +56,8 @@ pub(crate) struct Settings {
     pub(crate) pack_wait: Duration,
     pub(crate) waits_by_gauge: bool,
     pub(crate) seed: Option<u64>,
+    #[cfg(feature = "near-duplicates")]
+    pub(crate) near_duplicates: Option<crate::NearDuplicates>,
 }
 
 /// Tokens of one object of an answer beside its label, with the blanks that vLLM writes after colons and commas.

@@ -8,6 +8,7 @@ mod endpoints;
 mod evaluation;
 mod failures;
 mod faults;
+mod near_duplicates;
 mod prefix_cache;
 mod prompt;
 mod props;
