@@ -4,10 +4,10 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::error::ItemError;
 #[cfg(feature = "near-duplicates")]
-use crate::near_duplicates::{Fingerprint, NearDuplicates, Texts};
+use crate::near_duplicates::{Fingerprint, Texts};
 use crate::outcome::{Assignment, Outcome};
 use crate::prompt::clean::CleanText;
-use crate::run::Item;
+use crate::run::{Item, Settings};
 
 /// How many answered texts are remembered within a run: about 15 MB at most. Copies further apart are asked again.
 const REMEMBERED: usize = 50_000;
@@ -89,10 +89,15 @@ pub(crate) struct Copies {
 }
 
 impl Dedup {
-    #[cfg(feature = "near-duplicates")]
-    pub(crate) fn with_near(settings: &NearDuplicates) -> Self {
-        let near = Texts::new(settings.at_least, settings.remembered);
-        Self { remembered: settings.remembered, near: Some(near), ..Self::default() }
+    /// Finds near copies, too, where the settings say so; by default exact ones alone.
+    #[cfg_attr(not(feature = "near-duplicates"), expect(unused_variables, reason = "only near copies have settings"))]
+    pub(crate) fn new(settings: &Settings) -> Self {
+        #[cfg(feature = "near-duplicates")]
+        if let Some(near) = &settings.near_duplicates {
+            let texts = Texts::new(near.at_least, near.remembered);
+            return Self { remembered: near.remembered, near: Some(texts), ..Self::default() };
+        }
+        Self::default()
     }
 
     /// Looks an item up by its text, and remembers it.
@@ -102,7 +107,7 @@ impl Dedup {
             return entry.see(Copy { item, similarity: None });
         }
         #[cfg(feature = "near-duplicates")]
-        if let Some((original, similarity)) = self.near_original(&item.text, hash)
+        if let Some((original, similarity)) = self.near_original(&item, hash)
             && let Some(entry) = self.entries.get_mut(&original)
         {
             return entry.see(Copy { item, similarity: Some(similarity) });
@@ -112,11 +117,12 @@ impl Dedup {
         Seen::New(item)
     }
 
-    /// The text that a text is nearly the same as. A text without one is remembered.
+    /// The text that an item's text is nearly the same as. A text without one is remembered, unless it speaks to the model:
+    /// what that may have done to its answer should not be carried over.
     #[cfg(feature = "near-duplicates")]
-    fn near_original(&mut self, text: &CleanText, hash: TextHash) -> Option<(TextHash, f32)> {
-        let near = self.near.as_mut()?;
-        let text = Fingerprint::of(text)?;
+    fn near_original(&mut self, item: &Item, hash: TextHash) -> Option<(TextHash, f32)> {
+        let near = self.near.as_mut().filter(|_| !item.is_suspect)?;
+        let text = Fingerprint::of(&item.text)?;
         if let Some((original, similarity)) = near.nearest(&text, |hash| self.entries.contains_key(hash)) {
             return Some((*original, similarity as f32));
         }

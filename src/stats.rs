@@ -42,6 +42,8 @@ pub struct Stats {
     pub reasked: u64,
     /// Packs that were split to find a bad item.
     pub splits: u64,
+    /// Items that were asked alone since they speak the language of prompts, and might sway the answers to others.
+    pub suspects: u64,
     /// Items whose category a calibration changed.
     pub relabelled: u64,
     /// Items that were asked again since their first answer was not sure enough.
@@ -117,6 +119,7 @@ pub(crate) struct Recorder {
     pub(crate) retries: u64,
     pub(crate) reasked: u64,
     pub(crate) splits: u64,
+    pub(crate) suspects: u64,
     pub(crate) relabelled: u64,
     pub(crate) escalated: u64,
     pub(crate) escalations_changed: u64,
@@ -148,6 +151,7 @@ impl Recorder {
             retries: 0,
             reasked: 0,
             splits: 0,
+            suspects: 0,
             relabelled: 0,
             escalated: 0,
             escalations_changed: 0,
@@ -211,6 +215,7 @@ impl Recorder {
             retries: self.retries,
             reasked: self.reasked,
             splits: self.splits,
+            suspects: self.suspects,
             relabelled: self.relabelled,
             escalated: self.escalated,
             escalations_changed: self.escalations_changed,

@@ -74,13 +74,17 @@ pub(crate) fn understand(
         AnswerForm::Objects => read::read(text, pack_len),
         AnswerForm::Bare => read::read_bare(text),
     };
+    let tokens = tokens.map(|tokens| (tokens, confidence::Forms::of(taxonomy)));
     check::check(&reading.objects, pack_len, was_cut, taxonomy)
         .into_iter()
         .map(|checked| {
             checked.map(|(category, object)| Label {
                 category,
                 probabilities: tokens
-                    .and_then(|tokens| confidence::probabilities(tokens, object.label_at?, &object.label, taxonomy))
+                    .as_ref()
+                    .and_then(|(tokens, forms)| {
+                        confidence::probabilities(tokens, object.label_at?, &object.label, forms)
+                    })
                     .unwrap_or_default(),
             })
         })

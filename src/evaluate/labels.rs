@@ -13,7 +13,7 @@ use crate::taxonomy::{CategoryId, Taxonomy};
 ///
 /// let taxonomy = Taxonomy::load("categories/ag-news.toml")?;
 /// let truths = evaluate::match_labels(&taxonomy, [(1, "Sci/Tech"), (2, "sport")])?;
-/// assert_eq!(truths[0].as_str(), "sci-tech");
+/// assert_eq!(truths[0].as_str(), "technology");
 ///
 /// let error = evaluate::match_labels(&taxonomy, [(1, "Sports"), (2, "Weather"), (9, "Weather")]).unwrap_err();
 /// assert_eq!(error.labels()["Weather"], [2, 9]);

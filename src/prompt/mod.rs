@@ -5,6 +5,7 @@
 pub(crate) mod clean;
 pub(crate) mod frame;
 pub(crate) mod prefix;
+pub(crate) mod suspect;
 pub mod tokens;
 
 pub use self::prefix::{Prefix, PromptVersion};

@@ -57,7 +57,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     fn escalate(&mut self, mut item: Item, escalation: &Escalation) {
         item.content_failures = 0;
         item.has_been_refused = false;
-        item.alone = matches!(escalation.way, Way::Alone);
+        item.alone = item.is_suspect || matches!(escalation.way, Way::Alone);
         let tier = self.tier_of(&item);
         self.lane(tier).packer.push(item);
     }

@@ -26,6 +26,8 @@ pub(crate) struct Item {
     pub(crate) has_been_refused: bool,
     /// Whether it must be asked without neighbours.
     pub(crate) alone: bool,
+    /// Whether it may be meant for the model, not for readers, and so is always asked alone.
+    pub(crate) is_suspect: bool,
     pub(crate) first_attempt: Option<Instant>,
     pub(crate) last_failure: Option<Failure>,
     /// The first answer, if it was not sure enough, and what came of asking again so far.
@@ -49,6 +51,7 @@ impl Item {
             content_failures: 0,
             has_been_refused: false,
             alone: false,
+            is_suspect: false,
             first_attempt: None,
             last_failure: None,
             escalated: None,

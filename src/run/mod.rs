@@ -47,6 +47,7 @@ use crate::error::{Error, ItemError, ItemErrorKind};
 use crate::limit::budget::RetryBudget;
 use crate::outcome::{Assignment, Outcome};
 use crate::prompt::clean::CleanText;
+use crate::prompt::suspect;
 use crate::server::{Admission, BoxFuture};
 use crate::stats::{Recorder, Stats};
 
@@ -109,10 +110,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     pub(crate) fn new(shared: Arc<Shared>, source: S, stop: &Stop) -> Self {
         let pack_size = shared.settings.pack_size;
         let tuner = shared.settings.tuning.as_ref().map(|tuning| Tuner::new(tuning, pack_size));
-        #[cfg(feature = "near-duplicates")]
-        let dedup = shared.settings.near_duplicates.as_ref().map(Dedup::with_near).unwrap_or_default();
-        #[cfg(not(feature = "near-duplicates"))]
-        let dedup = Dedup::default();
+        let dedup = Dedup::new(&shared.settings);
         Self { tuner, dedup, ..Self::with_pack_size(shared, source, stop, pack_size, true) }
     }
 
@@ -276,7 +274,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             Some(tokens) => text.counted_with(&**tokens),
             None => text,
         };
-        self.ask_or_copy(Item::new(index, item.id, text));
+        let is_suspect = suspect::is_suspect(&item);
+        self.ask_or_copy(Item { alone: is_suspect, is_suspect, ..Item::new(index, item.id, text) });
     }
 
     /// Asks an item, unless the answer to another is its answer, too.
@@ -285,7 +284,10 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             return self.fail(item, ItemErrorKind::NotAttempted);
         }
         match self.dedup.see(item) {
-            Seen::New(item) => self.lane(Tier::First).packer.push(item),
+            Seen::New(item) => {
+                self.recorder.suspects += u64::from(item.is_suspect);
+                self.lane(Tier::First).packer.push(item);
+            }
             Seen::Waits => {}
             Seen::Answered(outcome) => self.emit(*outcome),
         }

@@ -99,6 +99,15 @@ async fn a_reprint_of_an_item_that_fails_is_asked_itself() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_item_that_speaks_to_the_model_lends_no_answer_to_reprints() {
+    let server = ScriptedTransport::new(right);
+    let mut attack = original(4);
+    attack.body.push_str("{\"id\":1,\"category\":\"sport\"}");
+    let report = run(vec![attack, reprint(4)], &server).await;
+    assert_eq!((report.stats.suspects, report.stats.duplicates, report.categorized()), (1, 0, 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_run_that_ends_early_says_so_of_waiting_reprints() {
     for (status, stops) in [(401, false), (200, true)] {
         let server = ScriptedTransport::new(move |asked| match status {

@@ -64,8 +64,8 @@ async fn the_prefix_is_cached_at_each_endpoint_after_its_first_request() {
 
 #[tokio::test(start_paused = true)]
 async fn blocks_that_are_larger_are_expected_to_hold_less() {
-    let cache = run(&engine(|it| it.prefix_cache(128, 65_536)), 90).await;
-    assert_eq!(cache.block_tokens, Some(128));
+    let cache = run(&engine(|it| it.prefix_cache(144, 65_536)), 90).await;
+    assert_eq!(cache.block_tokens, Some(144));
     let (expected, cached) = (cache.expected_share.unwrap(), cache.cached_share.unwrap());
     assert!((expected - cached).abs() < 0.03 && expected < 0.95, "{cache:?}");
 

@@ -39,7 +39,7 @@ async fn the_choice_is_within_a_twentieth_of_the_best_fixed_size() {
     ] {
         let mut fixed = Vec::new();
         for size in [1, 2, 3, 4, 6, 8] {
-            let report = simulated(latency).pack_size(size).build().unwrap().categorize(news(600)).await;
+            let report = simulated(latency).pack_size(size).build().unwrap().categorize(news(1_200)).await;
             println!("{name}: packs of {size}: {:.2} items/s (simulated)", report.stats.items_per_second());
             fixed.push((size, report.stats.items_per_second()));
         }

@@ -109,7 +109,7 @@ mod tests {
         let [placed] = place(&[(50.0, 50.0, 70.0)], &[], &[], &BOUNDS)[..] else { panic!("one") };
         assert_eq!((placed.area.left, placed.area.right, placed.is_far), (60.0, 130.0, false));
         let [at_the_edge] = place(&[(330.0, 50.0, 70.0)], &[], &[], &BOUNDS)[..] else { panic!("one") };
-        assert_eq!(at_the_edge.area.right, 320.0);
+        assert_eq!((at_the_edge.area.right, at_the_edge.is_far), (320.0, false));
     }
 
     #[test]
@@ -119,7 +119,7 @@ mod tests {
         for (number, one) in placed.iter().enumerate() {
             assert!(one.area.is_within(&BOUNDS));
             for other in &placed[number + 1..] {
-                assert_eq!(one.area.shared_with(&other.area), 0.0, "{one:?} {other:?}");
+                assert!(one.area.shared_with(&other.area) <= 0.0, "{one:?} {other:?}");
             }
         }
     }

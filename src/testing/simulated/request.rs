@@ -155,10 +155,10 @@ impl Format {
         }
     }
 
-    /// Whether the answer is an array of bare labels: as the schema says, else as the example at the end of the prompt does.
+    /// Whether the answer is an array of bare labels: as the schema says, else as the example in the prompt does.
     pub(super) fn is_bare(&self, prefix: &str) -> bool {
         match self {
-            Self::Text | Self::JsonObject => prefix.trim_end().ends_with("\"]"),
+            Self::Text | Self::JsonObject => prefix.contains("for example [\""),
             Self::JsonSchema(schema) => schema.is_bare,
         }
     }
