@@ -8,6 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::answer::AnswerForm;
 use crate::answer::schema::Schemas;
+use crate::batch::{self, Batch};
 use crate::calibration::{self, Calibration};
 use crate::categorizer::Categorizer;
 use crate::error::Error;
@@ -395,6 +396,35 @@ impl CategorizerBuilder {
             Ok(Categorizer { shared: Arc::new(shared) })
         } else {
             Err(Error::configuration(problems))
+        }
+    }
+
+    /// Checks everything and makes an offline [`batch`](crate::batch) instead: requests and results go through files, so it
+    /// needs a model, but no endpoint; what concerns endpoints has no effect.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] with every problem, among them what only a run can do.
+    pub fn batch(mut self) -> Result<Batch, Error> {
+        self.endpoints = vec![batch::endpoint()];
+        let is_wanted = [
+            ("escalation", self.escalation.is_some()),
+            ("even positions", self.settings.evens_positions),
+            ("a choice of pack sizes", self.settings.tuning.is_some()),
+            #[cfg(feature = "near-duplicates")]
+            ("near-duplicates", self.settings.near_duplicates.is_some()),
+        ];
+        let wanted = is_wanted.into_iter().filter(|(_, is_wanted)| *is_wanted);
+        let mut problems: Vec<_> =
+            wanted.map(|(name, _)| format!("{name} needs answers while the run goes: a batch has none")).collect();
+        let dialect = Dialect::new(self.api, self.logprobs);
+        match self.build() {
+            Ok(categorizer) if problems.is_empty() => Ok(Batch::new(categorizer.shared, dialect)),
+            Err(Error::Configuration { problems: others }) => {
+                problems.extend(others);
+                Err(Error::configuration(problems))
+            }
+            Ok(_) => Err(Error::configuration(problems)),
+            Err(error) => Err(error),
         }
     }
 

@@ -17,7 +17,7 @@ const REMEMBERED: usize = 50_000;
 pub(crate) struct TextHash([u8; 16]);
 
 impl TextHash {
-    fn of(text: &CleanText) -> Self {
+    pub(crate) fn of(text: &CleanText) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(text.title.as_bytes()).update(b"\n").update(text.body.as_bytes());
         let mut hash = [0; 16];
@@ -175,9 +175,7 @@ impl Entry {
 
 impl Copy {
     fn answered(self, original: &str, assignment: &Assignment) -> Outcome {
-        let mut assignment = assignment.clone();
-        assignment.origin.duplicate_of = Some(original.to_owned());
-        assignment.origin.similarity = self.similarity;
-        Outcome { id: self.item.id, index: self.item.index, result: Ok(assignment) }
+        let result = Ok(assignment.for_copy(original, self.similarity));
+        Outcome { id: self.item.id, index: self.item.index, result }
     }
 }

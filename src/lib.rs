@@ -40,6 +40,7 @@
 //! - Items share requests ("packs"), and all requests share a prefix of the same bytes, so that the server computes it once.
 //! - Every failure of servers, networks and models is handled below you: retried, asked again, split, waited out, within
 //!   stated bounds. Do not wrap it in another retry loop; look at [`Error::status`] and [`ItemError::status`].
+//! - A nightly archive needs no server while it runs: [`batch`] writes requests to files and reads results from files.
 //! - How many labels are right, and what they cost, is measured on labelled items of your own: [`evaluate`].
 //!
 //! # Features
@@ -60,6 +61,7 @@
 //! How it works, with formulas and sources, is in [`design`].
 
 mod answer;
+pub mod batch;
 mod builder;
 pub mod calibration;
 mod categorizer;

@@ -77,6 +77,16 @@ pub struct Origin {
     pub similarity: Option<f32>,
 }
 
+impl Assignment {
+    /// The same answer for another item, whose text is equal, or so similar.
+    pub(crate) fn for_copy(&self, original: &str, similarity: Option<f32>) -> Self {
+        let mut copy = self.clone();
+        copy.origin.duplicate_of = Some(original.to_owned());
+        copy.origin.similarity = similarity;
+        copy
+    }
+}
+
 impl Serialize for Outcome {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;

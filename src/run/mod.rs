@@ -32,11 +32,12 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, Sleep};
 use tracing::{Instrument, Span};
 
+pub(crate) use self::attempt::request;
 use self::attempt::{Finished, attempt, items_tokens};
-pub(crate) use self::job::Item;
+pub(crate) use self::job::{Item, kind_of_failure, kind_of_fault};
 use self::job::{Pack, Tier};
 use self::lane::Lane;
-use self::packer::Packer;
+pub(crate) use self::packer::Packer;
 pub(crate) use self::shared::{Settings, Shared, longest_label_tokens};
 pub(crate) use self::stop::Stop;
 use self::tuner::Tuner;

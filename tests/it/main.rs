@@ -1,6 +1,7 @@
 //! Behaviour of the crate, seen from outside. One binary, a module per behaviour.
 
 mod answers;
+mod batch;
 mod categories;
 mod concurrency;
 mod corpus;
