@@ -8,6 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::answer::schema::Schemas;
 use crate::answer::{AnswerForm, Reader};
+use crate::batch::{self, Batch};
 use crate::calibration::{self, Calibration};
 use crate::categorizer::Categorizer;
 use crate::error::Error;
@@ -96,6 +97,8 @@ impl CategorizerBuilder {
                 pack_wait: Duration::from_millis(20),
                 waits_by_gauge: false,
                 seed: None,
+                #[cfg(feature = "near-duplicates")]
+                near_duplicates: None,
             },
         }
     }
@@ -197,6 +200,15 @@ impl CategorizerBuilder {
     #[must_use]
     pub fn ledger(mut self, ledger: crate::ledger::Ledger) -> Self {
         self.ledger = Some(ledger);
+        self
+    }
+
+    /// Answers items whose text is nearly that of another with the other's answer, as it answers exact copies. Should the
+    /// other fail, the item is asked itself. Default: none, exact copies only.
+    #[cfg(feature = "near-duplicates")]
+    #[must_use]
+    pub fn near_duplicates(mut self, near_duplicates: crate::NearDuplicates) -> Self {
+        self.settings.near_duplicates = Some(near_duplicates);
         self
     }
 
@@ -418,6 +430,35 @@ impl CategorizerBuilder {
         }
     }
 
+    /// Checks everything and makes an offline [`batch`](crate::batch) instead: requests and results go through files, so it
+    /// needs a model, but no endpoint; what concerns endpoints has no effect.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] with every problem, among them what only a run can do.
+    pub fn batch(mut self) -> Result<Batch, Error> {
+        self.endpoints = vec![batch::endpoint()];
+        let is_wanted = [
+            ("escalation", self.escalation.is_some()),
+            ("even positions", self.settings.evens_positions),
+            ("a choice of pack sizes", self.settings.tuning.is_some()),
+            #[cfg(feature = "near-duplicates")]
+            ("near-duplicates", self.settings.near_duplicates.is_some()),
+        ];
+        let wanted = is_wanted.into_iter().filter(|(_, is_wanted)| *is_wanted);
+        let mut problems: Vec<_> =
+            wanted.map(|(name, _)| format!("{name} needs answers while the run goes: a batch has none")).collect();
+        let dialect = Dialect::new(self.api, self.logprobs);
+        match self.build() {
+            Ok(categorizer) if problems.is_empty() => Ok(Batch::new(categorizer.shared, dialect)),
+            Err(Error::Configuration { problems: others }) => {
+                problems.extend(others);
+                Err(Error::configuration(problems))
+            }
+            Ok(_) => Err(Error::configuration(problems)),
+            Err(error) => Err(error),
+        }
+    }
+
     /// What is wrong with the numbers.
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
@@ -447,6 +488,8 @@ impl CategorizerBuilder {
         need(!self.timeout.is_zero(), "timeout must not be zero");
         need(settings.transport_retries <= MAX_RETRIES, "transport retries must be 0 to 100");
         need(settings.content_retries <= MAX_RETRIES, "content retries must be 0 to 100");
+        #[cfg(feature = "near-duplicates")]
+        problems.extend(settings.near_duplicates.iter().flat_map(crate::NearDuplicates::problems));
         problems.extend(self.escalation.iter().flat_map(Escalation::problems));
         problems
     }

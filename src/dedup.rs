@@ -1,11 +1,14 @@
-//! Exact copies: one question, all copies answered.
+//! Copies: one question, all copies answered. Exact ones always, near ones where that is wanted.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{Hash, Hasher};
 
 use crate::error::ItemError;
+#[cfg(feature = "near-duplicates")]
+use crate::near_duplicates::{Fingerprint, Texts};
 use crate::outcome::{Assignment, Outcome};
 use crate::prompt::clean::CleanText;
+use crate::run::{Item, Settings};
 
 /// How many answered texts are remembered within a run: about 15 MB, 45 with log-probabilities.
 /// Copies further apart are asked again.
@@ -41,8 +44,9 @@ impl TextHash {
 /// A copy that waits for the answer to its original.
 #[derive(Debug)]
 struct Copy {
-    index: u64,
-    id: String,
+    item: Item,
+    /// None for an exact copy.
+    similarity: Option<f32>,
 }
 
 #[derive(Debug)]
@@ -54,44 +58,61 @@ enum Entry {
 }
 
 /// The texts that a run has seen.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Dedup {
     entries: HashMap<TextHash, Entry>,
+    /// How many answered texts are remembered.
+    remembered: usize,
     answered: VecDeque<TextHash>,
     /// The originals on their way, by index.
     asked: HashMap<u64, TextHash>,
+    /// The texts that were asked; those that failed since have no entry.
+    #[cfg(feature = "near-duplicates")]
+    near: Option<Texts<TextHash>>,
+}
+
+impl Default for Dedup {
+    fn default() -> Self {
+        Self {
+            entries: HashMap::new(),
+            remembered: REMEMBERED,
+            answered: VecDeque::new(),
+            asked: HashMap::new(),
+            #[cfg(feature = "near-duplicates")]
+            near: None,
+        }
+    }
 }
 
 /// What to do with an item.
 #[derive(Debug)]
 pub(crate) enum Seen {
     /// It is the first with its text.
-    New,
+    New(Item),
     /// It waits for the answer to its original.
     Waits,
     /// Its original was answered already.
     Answered(Box<Outcome>),
 }
 
+/// The copies of an item that was settled.
+#[derive(Debug, Default)]
+pub(crate) struct Copies {
+    pub(crate) settled: Vec<Outcome>,
+    /// Near copies of an item that failed: their text is another, and may fare better.
+    pub(crate) unsettled: Vec<Item>,
+}
+
 impl Dedup {
-    /// Looks an item up by its text, and remembers it.
-    pub(crate) fn see(&mut self, text: &CleanText, index: u64, id: &str) -> Seen {
-        let hash = TextHash::of(text);
-        match self.entries.get_mut(&hash) {
-            None => {
-                self.entries.insert(hash, Entry::Asked(Vec::new()));
-                self.asked.insert(index, hash);
-                Seen::New
-            }
-            Some(Entry::Asked(copies)) => {
-                copies.push(Copy { index, id: id.to_owned() });
-                Seen::Waits
-            }
-            Some(Entry::Answered(original, assignment)) => {
-                let copy = Copy { index, id: id.to_owned() };
-                Seen::Answered(Box::new(copy.answered(original, assignment)))
-            }
+    /// Finds near copies, too, where the settings say so; by default exact ones alone.
+    #[cfg_attr(not(feature = "near-duplicates"), expect(unused_variables, reason = "only near copies have settings"))]
+    pub(crate) fn new(settings: &Settings) -> Self {
+        #[cfg(feature = "near-duplicates")]
+        if let Some(near) = &settings.near_duplicates {
+            let texts = Texts::new(near.at_least, near.remembered);
+            return Self { remembered: near.remembered, near: Some(texts), ..Self::default() };
         }
+        Self::default()
     }
 
     /// The text of an original that is on its way.
@@ -100,33 +121,82 @@ impl Dedup {
         self.asked.get(&index).copied()
     }
 
-    /// The original was settled: gives the outcomes of its copies.
-    pub(crate) fn settle(&mut self, index: u64, id: &str, result: &Result<Assignment, ItemError>) -> Vec<Outcome> {
-        let Some(hash) = self.asked.remove(&index) else { return Vec::new() };
-        let Some(Entry::Asked(copies)) = self.entries.remove(&hash) else { return Vec::new() };
+    /// Looks an item up by its text, and remembers it.
+    pub(crate) fn see(&mut self, item: Item) -> Seen {
+        let hash = TextHash::of(&item.text);
+        if let Some(entry) = self.entries.get_mut(&hash) {
+            return entry.see(Copy { item, similarity: None });
+        }
+        #[cfg(feature = "near-duplicates")]
+        if let Some((original, similarity)) = self.near_original(&item, hash)
+            && let Some(entry) = self.entries.get_mut(&original)
+        {
+            return entry.see(Copy { item, similarity: Some(similarity) });
+        }
+        self.entries.insert(hash, Entry::Asked(Vec::new()));
+        self.asked.insert(item.index, hash);
+        Seen::New(item)
+    }
+
+    /// The text that an item's text is nearly the same as. A text without one is remembered, unless it speaks to the model:
+    /// what that may have done to its answer should not be carried over.
+    #[cfg(feature = "near-duplicates")]
+    fn near_original(&mut self, item: &Item, hash: TextHash) -> Option<(TextHash, f32)> {
+        let near = self.near.as_mut().filter(|_| !item.is_suspect)?;
+        let text = Fingerprint::of(&item.text)?;
+        if let Some((original, similarity)) = near.nearest(&text, |hash| self.entries.contains_key(hash)) {
+            return Some((*original, similarity as f32));
+        }
+        near.remember(text, hash);
+        None
+    }
+
+    /// The original was settled: gives its copies.
+    pub(crate) fn settle(&mut self, index: u64, id: &str, result: &Result<Assignment, ItemError>) -> Copies {
+        let mut copies = Copies::default();
+        let Some(hash) = self.asked.remove(&index) else { return copies };
+        let Some(Entry::Asked(waiting)) = self.entries.remove(&hash) else { return copies };
         match result {
             Ok(assignment) => {
                 self.entries.insert(hash, Entry::Answered(id.to_owned(), Box::new(assignment.clone())));
                 self.answered.push_back(hash);
-                if self.answered.len() > REMEMBERED
+                if self.answered.len() > self.remembered
                     && let Some(oldest) = self.answered.pop_front()
                 {
                     self.entries.remove(&oldest);
                 }
-                copies.into_iter().map(|copy| copy.answered(id, assignment)).collect()
+                copies.settled = waiting.into_iter().map(|copy| copy.answered(id, assignment)).collect();
             }
-            Err(error) => copies
-                .into_iter()
-                .map(|copy| Outcome { id: copy.id, index: copy.index, result: Err(error.clone()) })
-                .collect(),
+            Err(error) => {
+                for Copy { item, similarity } in waiting {
+                    if similarity.is_some() {
+                        copies.unsettled.push(item);
+                    } else {
+                        copies.settled.push(Outcome { id: item.id, index: item.index, result: Err(error.clone()) });
+                    }
+                }
+            }
+        }
+        copies
+    }
+}
+
+impl Entry {
+    /// Answers a copy, or lets it wait.
+    fn see(&mut self, copy: Copy) -> Seen {
+        match self {
+            Self::Asked(copies) => {
+                copies.push(copy);
+                Seen::Waits
+            }
+            Self::Answered(original, assignment) => Seen::Answered(Box::new(copy.answered(original, assignment))),
         }
     }
 }
 
 impl Copy {
     fn answered(self, original: &str, assignment: &Assignment) -> Outcome {
-        let mut assignment = assignment.clone();
-        assignment.origin.duplicate_of = Some(original.to_owned());
-        Outcome { id: self.id, index: self.index, result: Ok(assignment) }
+        let result = Ok(assignment.for_copy(original, self.similarity));
+        Outcome { id: self.item.id, index: self.item.index, result }
     }
 }

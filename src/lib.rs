@@ -42,6 +42,7 @@
 //! - Every failure of servers, networks and models is handled below you: retried, asked again, split, waited out, within
 //!   stated bounds. Do not wrap it in another retry loop; look at [`Error::status`] and [`ItemError::status`].
 //! - How it fits to channels, actors, rayon and plain iterators is in [`recipes`].
+//! - A nightly archive needs no server while it runs: [`batch`] writes requests to files and reads results from files.
 //! - How many labels are right, and what they cost, is measured on labelled items of your own: [`evaluate`].
 //!
 //! # Features
@@ -52,6 +53,7 @@
 //! | `native-tls` | no | TLS by the operating system's library |
 //! | `tokenizers` | no | exact token counts from a `tokenizer.json` |
 //! | `ledger` | no | [`ledger`]: answers kept in a file, so that nothing is asked twice |
+//! | `near-duplicates` | no | [`near_duplicates`]: reprints are answered with the item that they are nearly the same as |
 //! | `testing` | no | [`testing`]: a scripted transport and a simulated server with faults, for your tests |
 //!
 //! # What it does not do
@@ -62,6 +64,7 @@
 //! How it works, with formulas and sources, is in [`design`].
 
 mod answer;
+pub mod batch;
 mod builder;
 pub mod calibration;
 mod categorizer;
@@ -73,6 +76,8 @@ mod item;
 #[cfg(feature = "ledger")]
 pub mod ledger;
 mod limit;
+#[cfg(feature = "near-duplicates")]
+pub mod near_duplicates;
 mod ordered;
 mod outcome;
 pub mod prompt;
@@ -107,6 +112,8 @@ pub use self::escalation::Escalation;
 pub use self::item::NewsItem;
 #[cfg(feature = "ledger")]
 pub use self::ledger::Ledger;
+#[cfg(feature = "near-duplicates")]
+pub use self::near_duplicates::NearDuplicates;
 pub use self::ordered::OrderedOutcomes;
 pub use self::outcome::{Assignment, Origin, Outcome, Report};
 pub use self::server::{Api, Balance, EndpointConfig};

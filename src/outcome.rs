@@ -70,11 +70,24 @@ pub struct Origin {
     /// The first answer and its confidence, where it was not sure enough and the item was asked again
     /// ([`Escalation`](crate::Escalation)).
     pub first_answer: Option<(CategoryId, f32)>,
-    /// The id of the equal item that was asked in place of this one.
+    /// The id of the item that was asked in place of this one, since their texts are equal or, with the feature
+    /// `near-duplicates`, similar.
     pub duplicate_of: Option<String>,
     /// Whether the answer is from an earlier request, which the ledger (feature `ledger`) had kept. The figures above are
     /// those of that request.
     pub from_ledger: bool,
+    /// How similar the two texts are, 0 to 1; none where they are equal.
+    pub similarity: Option<f32>,
+}
+
+impl Assignment {
+    /// The same answer for another item, whose text is equal, or so similar.
+    pub(crate) fn for_copy(&self, original: &str, similarity: Option<f32>) -> Self {
+        let mut copy = self.clone();
+        copy.origin.duplicate_of = Some(original.to_owned());
+        copy.origin.similarity = similarity;
+        copy
+    }
 }
 
 impl Serialize for Outcome {
@@ -111,6 +124,9 @@ impl Serialize for Outcome {
                 }
                 if origin.from_ledger {
                     map.serialize_entry("from_ledger", &true)?;
+                }
+                if let Some(similarity) = origin.similarity {
+                    map.serialize_entry("similarity", &rounded(similarity))?;
                 }
             }
             Err(error) => map.serialize_entry("error", error)?,
@@ -177,6 +193,7 @@ pub(crate) mod tests {
                 first_answer: None,
                 duplicate_of: None,
                 from_ledger: false,
+                similarity: None,
             },
         }
     }

@@ -26,10 +26,12 @@ pub struct Stats {
     pub failed: BTreeMap<&'static str, u64>,
     /// Items whose model chose the category that means "none of these".
     pub fallback: u64,
-    /// Items that were answered as copies of another.
+    /// Items that were answered as copies of another, near ones included.
     pub duplicates: u64,
     /// Items that have their category from the ledger (feature `ledger`), without a request.
     pub from_ledger: u64,
+    /// Those among them whose text was similar, not equal.
+    pub near_duplicates: u64,
     /// Attempts that were sent.
     pub requests: u64,
     /// Attempts that the model answered.
@@ -113,6 +115,7 @@ pub(crate) struct Recorder {
     fallback: u64,
     duplicates: u64,
     from_ledger: u64,
+    near_duplicates: u64,
     pub(crate) requests: u64,
     answered: u64,
     failures: BTreeMap<String, u64>,
@@ -145,6 +148,7 @@ impl Recorder {
             fallback: 0,
             duplicates: 0,
             from_ledger: 0,
+            near_duplicates: 0,
             requests: 0,
             answered: 0,
             failures: BTreeMap::new(),
@@ -172,6 +176,7 @@ impl Recorder {
                 self.fallback += u64::from(assignment.is_fallback);
                 self.duplicates += u64::from(assignment.origin.duplicate_of.is_some());
                 self.from_ledger += u64::from(assignment.origin.from_ledger);
+                self.near_duplicates += u64::from(assignment.origin.similarity.is_some());
             }
             Err(error) => self.failed(error.kind),
         }
@@ -209,6 +214,7 @@ impl Recorder {
             fallback: self.fallback,
             duplicates: self.duplicates,
             from_ledger: self.from_ledger,
+            near_duplicates: self.near_duplicates,
             requests: self.requests,
             answered: self.answered,
             failures: self.failures.clone(),

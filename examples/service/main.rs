@@ -23,7 +23,7 @@ mod routes;
 #[path = "../support/server.rs"]
 mod server;
 #[expect(dead_code, reason = "a part of it is for other examples")]
-#[path = "../categorize/stop.rs"]
+#[path = "../support/stop.rs"]
 mod stop;
 
 #[cfg(test)]
@@ -39,7 +39,7 @@ use slugline::{ServiceOptions, Taxonomy};
 use tokio::net::TcpListener;
 
 use self::routes::router;
-use self::server::{ServerArgs, one_line};
+use self::server::{ServerArgs, read_args};
 use self::stop::Stop;
 
 /// Serves POST /categorize, GET /health, GET /metrics and GET /openapi.json until it is interrupted.
@@ -71,24 +71,21 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    let args: Args = match read_args(complain) {
         Ok(args) => args,
-        Err(error) if !error.use_stderr() => {
-            // Help or the version, as asked for.
-            let _ = error.print();
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => return complain(&one_line(&error.to_string())),
+        Err(code) => return code,
     };
-    match run(&args).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => complain(&problem),
-    }
+    run(&args).await.map_or_else(
+        |problem| {
+            complain(&problem);
+            ExitCode::FAILURE
+        },
+        |()| ExitCode::SUCCESS,
+    )
 }
 
-fn complain(problem: &str) -> ExitCode {
+fn complain(problem: &str) {
     eprintln!("service: {problem}");
-    ExitCode::FAILURE
 }
 
 async fn run(args: &Args) -> Result<(), String> {

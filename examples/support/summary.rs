@@ -25,7 +25,11 @@ pub(crate) fn summary(stats: &Stats) -> Vec<String> {
     ];
     lines.extend(stats.endpoints.iter().filter_map(|endpoint| prefix(endpoint, stats.endpoints.len() > 1)));
     if stats.duplicates > 0 {
-        lines.push(format!("copies    {} items answered as copies of another", grouped(stats.duplicates)));
+        let near = match stats.near_duplicates {
+            0 => String::new(),
+            near => format!(", {} of them near-duplicates", grouped(near)),
+        };
+        lines.push(format!("copies    {} items answered as copies of another{near}", grouped(stats.duplicates)));
     }
     if stats.from_ledger > 0 {
         lines.push(format!("ledger    {} items answered from the ledger", grouped(stats.from_ledger)));

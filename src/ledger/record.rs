@@ -158,6 +158,7 @@ fn answer(reader: &mut Reader<'_>, taxonomy: &Taxonomy, prompt_version: &PromptV
             calibration: Some(reader.text()?).filter(|version| !version.is_empty()).map(Into::into),
             first_answer: id(reader.number()?).zip(Some(reader.share()?).filter(|share| !share.is_nan())),
             duplicate_of: None,
+            similarity: None,
             from_ledger: true,
         },
     })

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use serde::{Deserialize, Serialize};
+
 use super::tokens::Meter;
 use crate::NewsItem;
 
@@ -10,8 +12,11 @@ const MAX_FIELD_BYTES: usize = 256 * 1024;
 /// The share of the budget that a title may take.
 const TITLE_SHARE: f64 = 0.6;
 
+/// An item that does not fit the context is not cut shorter than this many estimated tokens.
+pub(crate) const SHORTEST_TOKENS: usize = 16;
+
 /// An item's text for the prompt: one line each for title and body, without anything that could end its frame.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CleanText {
     pub(crate) title: String,
     pub(crate) body: String,

@@ -15,7 +15,7 @@ use crate::prompt::frame::{self, CLOSING_TOKENS, FRAME_TOKENS};
 use crate::server::wire::{
     ChatRequest, CompletionRequest, Finish, Options, Request, SystemMessage, Usage, UserMessage,
 };
-use crate::server::{Admission, Api, Attempt, Refused, Verdict, judge};
+use crate::server::{Admission, Api, Attempt, Dialect, Refused, Verdict, judge};
 
 /// What an attempt came to, for the run loop to settle.
 #[derive(Debug)]
@@ -36,9 +36,9 @@ pub(super) enum AttemptResult {
 const TOP_LOGPROBS: u32 = 20;
 
 pub(super) async fn attempt(shared: Arc<Shared>, texts: Vec<Arc<CleanText>>, admission: Admission) -> Finished {
-    let request = request(&shared, &texts, &admission);
-    let started = Instant::now();
     let endpoint = admission.endpoint();
+    let request = request(&shared, &texts, admission.dialect, Arc::clone(&endpoint.model));
+    let started = Instant::now();
     let attempt = match tokio::time::timeout(admission.timeout, endpoint.transport.send(&request)).await {
         Ok(Ok(response)) => Attempt::Response(response),
         Ok(Err(error)) => Attempt::Error(error),
@@ -68,15 +68,14 @@ pub(super) fn items_tokens(texts: &[Arc<CleanText>]) -> usize {
     texts.iter().map(|text| text.tokens + FRAME_TOKENS).sum::<usize>() + CLOSING_TOKENS
 }
 
-fn request(shared: &Shared, texts: &[Arc<CleanText>], admission: &Admission) -> Request {
-    let dialect = admission.dialect;
+/// The request for a pack of these texts.
+pub(crate) fn request(shared: &Shared, texts: &[Arc<CleanText>], dialect: Dialect, model: Arc<str>) -> Request {
     let items = frame::user_message(texts.iter().map(AsRef::as_ref), dialect.closing());
     let options = Options {
         max_tokens: shared.max_output_tokens(texts.len()),
         temperature: shared.settings.temperature,
         response_format: shared.schemas.response_format(texts.len(), dialect.structured_output),
     };
-    let model = Arc::clone(&admission.endpoint().model);
     match dialect.api {
         Api::Chat => Request::Chat(ChatRequest {
             model,

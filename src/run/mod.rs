@@ -12,11 +12,13 @@
 
 mod attempt;
 mod escalate;
+mod intake;
 pub(crate) mod job;
 mod lane;
 pub(crate) mod packer;
 #[cfg(feature = "ledger")]
 mod recall;
+mod send;
 mod settle;
 mod shared;
 mod stop;
@@ -32,37 +34,26 @@ use std::time::Duration;
 use futures_core::Stream;
 use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, Sleep};
-use tracing::{Instrument, Span};
+use tracing::Span;
 
-use self::attempt::{Finished, attempt, items_tokens};
-use self::job::{Item, Pack, Tier};
+use self::attempt::Finished;
+pub(crate) use self::attempt::request;
+pub(crate) use self::job::{Item, kind_of_failure, kind_of_fault};
+use self::job::{Pack, Tier};
 use self::lane::Lane;
-use self::packer::Packer;
+pub(crate) use self::packer::Packer;
 pub(crate) use self::shared::{Settings, Shared, longest_label_tokens};
 pub(crate) use self::stop::Stop;
 use self::tuner::Tuner;
 use crate::NewsItem;
 use crate::calibration::PriorCounts;
-use crate::dedup::{Dedup, Seen};
-use crate::error::{Error, ItemError, ItemErrorKind};
+use crate::dedup::Dedup;
+use crate::error::{Error, ItemErrorKind};
 use crate::limit::budget::RetryBudget;
-use crate::outcome::{Assignment, Outcome};
-use crate::prompt::clean::CleanText;
-use crate::prompt::suspect;
-use crate::server::{Admission, BoxFuture};
+use crate::outcome::Outcome;
+use crate::server::BoxFuture;
 use crate::stats::{Recorder, Stats};
 
-/// How many packs' worth of items may be on their way for each request that may be in flight: enough to keep requests
-/// full while some wait for a retry.
-const PACKS_PER_PLACE: usize = 4;
-/// The same beside the requests in flight.
-const PACKS_ASIDE: usize = 16;
-/// Outcomes that may wait for the consumer before no more items are taken in.
-const MOST_WAITING_OUTCOMES: usize = 64;
-/// How often the queues of the servers are looked at, where that is wanted.
-const QUEUE_WATCH_PERIOD: Duration = Duration::from_secs(1);
-/// How long a retry that the budget does not allow now waits before it asks again.
-const BUDGET_PAUSE: Duration = Duration::from_millis(500);
 /// How long an item that is asked again at a stronger model waits for others to share its request: longer than at first,
 /// since such items are few.
 const STRONGER_PACK_WAIT: Duration = Duration::from_secs(1);
@@ -122,6 +113,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         let tuner = shared.settings.tuning.as_ref().map(|tuning| Tuner::new(tuning, pack_size));
         Self {
             tuner,
+            dedup: Dedup::new(&shared.settings),
             #[cfg(feature = "ledger")]
             recall: recall::Recall::new(&shared),
             ..Self::with_pack_size(shared, source, stop, pack_size, true)
@@ -136,7 +128,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         run
     }
 
-    /// A run whose packs have another size than the settings say, and which uses no ledger.
+    /// A run whose packs have another size than the settings say, which uses no ledger and answers exact copies alone.
     pub(crate) fn with_pack_size(
         shared: Arc<Shared>,
         source: S,
@@ -230,21 +222,6 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         has_changed
     }
 
-    fn poll_source(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut has_changed = false;
-        let room = self.room();
-        while self.unsettled < room && self.outcomes.len() < MOST_WAITING_OUTCOMES && self.takes_more() {
-            let Some(source) = &mut self.source else { break };
-            let Poll::Ready(item) = source.as_mut().poll_next(cx) else { break };
-            has_changed = true;
-            match item {
-                Some(item) => self.take_in(item),
-                None => self.source = None,
-            }
-        }
-        has_changed
-    }
-
     fn poll_admission(&mut self, cx: &mut Context<'_>) -> bool {
         let mut has_changed = false;
         self.wake_delayed();
@@ -280,69 +257,10 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         self.error.as_ref()
     }
 
-    /// How many items may be on their way.
-    fn room(&self) -> usize {
-        (PACKS_PER_PLACE * self.shared.pool.capacity() + PACKS_ASIDE) * self.largest_pack()
-    }
-
-    /// Whether the next item of the source may be taken in, room aside.
-    fn takes_more(&self) -> bool {
-        // What waits inside a run cannot be given up, so a run that serves takes no more than its next pack.
-        let has_pack = self.serves && self.lanes[0].packer.len() >= self.largest_pack();
-        #[cfg(feature = "ledger")]
-        let has_pack = has_pack || self.recall.is_full();
-        self.recorder.items < self.take_below && !has_pack
-    }
-
-    /// Lets only items below this index be taken in.
-    pub(crate) fn take_below(&mut self, index: u64) {
-        self.take_below = index;
-    }
-
     /// Cancels the requests in flight; their items get no outcome. The run must not be polled again.
     pub(crate) fn cancel(&mut self) {
         self.attempts = JoinSet::new();
         self.metrics_look = JoinSet::new();
-    }
-
-    /// The most items that a pack may have.
-    fn largest_pack(&self) -> usize {
-        self.tuner.as_ref().map_or(self.pack_size, Tuner::largest)
-    }
-
-    fn take_in(&mut self, item: NewsItem) {
-        let index = self.recorder.items;
-        self.recorder.items += 1;
-        self.unsettled += 1;
-        if self.serves && self.error.take().is_some() {
-            self.shared.pool.begin_run();
-        }
-        if self.error.is_some() {
-            return self.outcome(index, item.id, Err(ItemError::of(ItemErrorKind::NotAttempted)));
-        }
-        let Some(text) = CleanText::of(&item, self.shared.settings.item_tokens) else {
-            return self.outcome(index, item.id, Err(ItemError::of(ItemErrorKind::Empty)));
-        };
-        let text = match &self.shared.tokens {
-            Some(tokens) => text.counted_with(&**tokens),
-            None => text,
-        };
-        let is_suspect = suspect::is_suspect(&item);
-        match self.dedup.see(&text, index, &item.id) {
-            Seen::New => {
-                self.recorder.suspects += u64::from(is_suspect);
-                self.ask(Item { alone: is_suspect, is_suspect, ..Item::new(index, item.id, text) });
-            }
-            Seen::Waits => {}
-            Seen::Answered(outcome) => self.emit(*outcome),
-        }
-    }
-
-    /// Asks for the first time, unless the ledger has the answer.
-    fn ask(&mut self, item: Item) {
-        #[cfg(feature = "ledger")]
-        let Some(item) = self.recall(item) else { return };
-        self.lane(Tier::First).packer.push(item);
     }
 
     fn lane(&mut self, tier: Tier) -> &mut Lane {
@@ -352,141 +270,6 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             Tier::Stronger => self.lanes.len() - 1,
         };
         &mut self.lanes[at]
-    }
-
-    /// Moves packs whose time has come.
-    fn wake_delayed(&mut self) {
-        if self.error.is_some() {
-            return;
-        }
-        let now = Instant::now();
-        let mut at = 0;
-        while at < self.delayed.len() {
-            if self.delayed[at].0 > now {
-                at += 1;
-            } else if self.budget.withdraw() {
-                self.recorder.retries += 1;
-                let (_, pack) = self.delayed.swap_remove(at);
-                self.lane(pack.tier).ready.push_back(pack);
-            } else {
-                self.delayed[at].0 = now + BUDGET_PAUSE;
-                at += 1;
-            }
-        }
-    }
-
-    /// Starts waiting for a place for the next pack.
-    fn send_on(&mut self, tier: Tier) {
-        if self.error.is_some() || self.lane(tier).admitting.is_some() {
-            return;
-        }
-        let Some(pack) = self.lane(tier).ready.pop_front().or_else(|| self.new_pack(tier)) else { return };
-        let texts = self.texts_of(&pack);
-        let prompt = self.shared.estimator.predict(self.shared.prefix.tokens(), items_tokens(&texts));
-        let tokens = u32::try_from(prompt + self.shared.max_output_tokens(texts.len())).unwrap_or(u32::MAX);
-        self.lane(tier).admit(pack, tokens);
-    }
-
-    /// The texts of a pack; those of a canary are made up from the taxonomy.
-    fn texts_of(&self, pack: &Pack) -> Vec<Arc<CleanText>> {
-        if let Some(check) = &pack.check {
-            return vec![Arc::clone(&check.item.text)];
-        }
-        if pack.items.is_empty() {
-            let made_up =
-                self.shared.taxonomy.at(0).map(|category| NewsItem::new("", &*category.name, &*category.description));
-            return made_up
-                .and_then(|item| CleanText::of(&item, self.shared.settings.item_tokens))
-                .map(Arc::new)
-                .into_iter()
-                .collect();
-        }
-        pack.items.iter().map(|item| Arc::clone(&item.text)).collect()
-    }
-
-    fn new_pack(&mut self, tier: Tier) -> Option<Pack> {
-        // A part-filled pack leaves early only when nothing could still join it.
-        let is_last = self.source.is_none() && self.in_flight.is_empty() && self.delayed.is_empty();
-        let waiting = self.lane(Tier::First).packer.len();
-        let is_idle = self.serves && self.in_flight.is_empty();
-        let flush = is_idle || is_last || (self.source.is_none() && tier == Tier::First && waiting <= self.pack_size);
-        let tuner = self.tuner.as_mut().filter(|_| tier == Tier::First);
-        let measured = tuner.map(|tuner| tuner.next_size(self.in_flight.len(), &mut self.random));
-        let pack_size = measured.unwrap_or(self.pack_size);
-        let budget_tokens = self.shared.pack_budget_tokens(pack_size);
-        let mut pack = self.lane(tier).packer.take(pack_size, budget_tokens, flush)?;
-        pack.tier = tier;
-        // Positions can be compared only where chance put the items there, whatever the order of the source.
-        let is_shuffled = self.shared.settings.evens_positions;
-        if is_shuffled || pack.items.iter().any(|item| item.content_failures > 0 || item.escalated.is_some()) {
-            self.random.shuffle(&mut pack.items);
-        }
-        if pack.items.iter().all(|item| item.attempts == 0) {
-            self.budget.deposit();
-            self.first_requests += 1;
-            if let (Some(tuner), Some(size)) = (&mut self.tuner, measured) {
-                pack.measures = tuner.sent(pack.len() == size).then_some((size, 0));
-            }
-        }
-        pack.span = tracing::debug_span!(
-            parent: &self.span,
-            "pack",
-            first_item = pack.items.first().map_or(0, |item| item.index),
-            items = pack.len(),
-            text_tokens = pack.items.iter().map(|item| item.text.tokens).sum::<usize>(),
-        );
-        Some(pack)
-    }
-
-    fn admitted(&mut self, tier: Tier, admission: Result<Admission, Error>) {
-        let Some((mut pack, _)) = self.lane(tier).admitting.take() else { return };
-        let admission = match admission {
-            Ok(admission) => admission,
-            Err(error) => {
-                self.lane(tier).ready.push_front(pack);
-                return match tier {
-                    Tier::First => self.end(error),
-                    Tier::Stronger => self.lose_stronger(&error),
-                };
-            }
-        };
-        let now = Instant::now();
-        if pack.waits == 0 {
-            pack.answers_seen = self.lane(tier).pool.answers();
-        }
-        for item in &mut pack.items {
-            item.attempts += 1;
-            item.first_attempt.get_or_insert(now);
-        }
-        if let Some((_, in_flight)) = &mut pack.measures {
-            *in_flight = self.in_flight.len() + 1;
-        }
-        self.recorder.requests += 1;
-        self.recorder.max_in_flight = self.recorder.max_in_flight.max(self.in_flight.len() + 1);
-        let texts = self.texts_of(&pack);
-        let span = tracing::debug_span!(
-            parent: &pack.span,
-            "attempt",
-            endpoint = %admission.endpoint().base_url,
-            items = pack.len(),
-            number = pack.items.first().map_or(0, |item| item.attempts),
-        );
-        let task = self.attempts.spawn(attempt(Arc::clone(&self.shared), texts, admission).instrument(span));
-        self.in_flight.insert(task.id(), pack);
-    }
-
-    /// Looks at the metrics of the server that has just answered: for its prefix cache once or twice, for its queue now and
-    /// then where that is wanted.
-    fn look_at_metrics(&mut self, at: usize, admitted_at: Instant) {
-        while self.metrics_look.try_join_next().is_some() {}
-        let is_recent = self.queue_seen_at.is_some_and(|seen_at| seen_at.elapsed() < QUEUE_WATCH_PERIOD);
-        let watches_queue = self.shared.settings.waits_by_gauge && !is_recent;
-        if (watches_queue || self.shared.pool.wants_metrics(at)) && self.metrics_look.is_empty() {
-            if watches_queue {
-                self.queue_seen_at = Some(Instant::now());
-            }
-            self.metrics_look.spawn(Arc::clone(&self.shared.pool).read_metrics(at, admitted_at, watches_queue));
-        }
     }
 
     /// Ends the run before its time: what is not in flight is not attempted. A fatal error ends what is in flight, too.
@@ -511,45 +294,6 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         let part_filled =
             self.lanes.iter().filter(|lane| lane.admitting.is_none()).filter_map(|lane| lane.packer.deadline());
         self.delayed.iter().map(|(at, _)| *at).chain(part_filled).min()
-    }
-
-    fn fail(&mut self, item: Item, kind: ItemErrorKind) {
-        if item.escalated.is_some() {
-            return self.settle_escalated(item);
-        }
-        let error = item.error(kind);
-        self.settled(item, Err(error));
-    }
-
-    /// Settles an item and its copies.
-    fn settled(&mut self, item: Item, result: Result<Assignment, ItemError>) {
-        #[cfg(feature = "ledger")]
-        self.record(&item, &result);
-        self.conclude(item, result);
-    }
-
-    fn conclude(&mut self, item: Item, result: Result<Assignment, ItemError>) {
-        let copies = self.dedup.settle(item.index, &item.id, &result);
-        self.outcome(item.index, item.id, result);
-        for copy in copies {
-            self.emit(copy);
-        }
-    }
-
-    fn outcome(&mut self, index: u64, id: String, result: Result<Assignment, ItemError>) {
-        self.emit(Outcome { id, index, result });
-    }
-
-    fn emit(&mut self, outcome: Outcome) {
-        self.unsettled -= 1;
-        #[cfg(feature = "ledger")]
-        let Some(outcome) = self.recall.hold(outcome) else { return };
-        self.hand_on(outcome);
-    }
-
-    fn hand_on(&mut self, outcome: Outcome) {
-        self.recorder.settled(&outcome);
-        self.outcomes.push_back(outcome);
     }
 }
 

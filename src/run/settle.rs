@@ -11,12 +11,14 @@ use tokio::time::Instant;
 use super::Run;
 use super::attempt::{AttemptResult, Finished};
 use super::job::{Check, Item, Pack, Tier, kind_of_failure, kind_of_fault};
+use super::shared::Corrected;
 use super::tuner::{Measured, Tuner};
 use crate::NewsItem;
 use crate::answer::{Fault, Label};
 use crate::calibration;
-use crate::error::{Error, Failure, FailureKind, ItemErrorKind};
-use crate::outcome::{Assignment, Origin};
+use crate::error::{Error, Failure, FailureKind, ItemError, ItemErrorKind};
+use crate::outcome::{Assignment, Origin, Outcome};
+use crate::prompt::clean::SHORTEST_TOKENS;
 use crate::prompt::frame::FRAME_TOKENS;
 use crate::server::{Admission, Refused, Signal};
 
@@ -27,10 +29,6 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
 /// A pack that has waited so often, ten minutes or more, and is still turned away as by an overloaded server while others
 /// are answered, is treated as any other that fails.
 const ENDLESS_WAITS: u32 = 50;
-/// An item is not cut shorter than this many estimated tokens.
-const SHORTEST_TOKENS: usize = 16;
-/// How many runners-up an assignment lists.
-const RUNNERS_UP: usize = 3;
 
 impl<S: Stream<Item = NewsItem>> Run<S> {
     pub(super) fn finish(&mut self, finished: Result<(Id, Finished), JoinError>) {
@@ -129,62 +127,35 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     ) -> Option<Assignment> {
         let endpoint = admission.endpoint();
         let corrected = self.corrected(label, pack_size, position, &endpoint.model);
-        let taxonomy = &self.shared.taxonomy;
-        let written = taxonomy.at(label.category)?;
-        let share = |&(position, share): &(usize, f32)| Some((taxonomy.at(position)?.id.clone(), share));
-        let (probabilities, calibration) = match &corrected {
-            Some((probabilities, version)) => (probabilities, Some(Arc::clone(version))),
-            None => (&label.probabilities, None),
+        let origin = Origin {
+            endpoint: Arc::clone(&endpoint.base_url),
+            model: Arc::clone(&endpoint.model),
+            prompt_version: self.shared.prefix.version().clone(),
+            attempts: item.attempts,
+            pack_size,
+            position,
+            written: None,
+            calibration: None,
+            first_answer: None,
+            duplicate_of: None,
+            from_ledger: false,
+            similarity: None,
         };
-        let chosen =
-            corrected.as_ref().and_then(|(shares, _)| shares.first()).map_or(label.category, |(best, _)| *best);
-        let category = taxonomy.at(chosen)?;
-        let is_other = |&&(position, _): &&(usize, f32)| position != chosen;
-        self.recorder.relabelled += u64::from(chosen != label.category);
-        Some(Assignment {
-            category: category.id.clone(),
-            name: category.name.as_str().into(),
-            is_fallback: category.fallback,
-            confidence: probabilities.iter().find(|share| share.0 == chosen).map(|share| share.1),
-            runners_up: probabilities.iter().filter(is_other).take(RUNNERS_UP).filter_map(share).collect(),
-            probabilities: label.probabilities.iter().filter_map(share).collect(),
-            origin: Origin {
-                endpoint: Arc::clone(&endpoint.base_url),
-                model: Arc::clone(&endpoint.model),
-                prompt_version: self.shared.prefix.version().clone(),
-                attempts: item.attempts,
-                pack_size,
-                position,
-                written: (chosen != label.category).then(|| written.id.clone()),
-                calibration,
-                first_answer: None,
-                duplicate_of: None,
-                from_ledger: false,
-            },
-        })
+        let assignment = self.shared.assignment(label, corrected.as_ref(), origin)?;
+        self.recorder.relabelled += u64::from(assignment.origin.written.is_some());
+        Some(assignment)
     }
 
-    /// The probabilities of a label as a calibration corrects them, with its version; none where there is none.
-    fn corrected(
-        &mut self,
-        label: &Label,
-        pack_size: usize,
-        position: usize,
-        model: &str,
-    ) -> Option<(Vec<(usize, f32)>, Arc<str>)> {
-        if label.probabilities.is_empty() {
-            return None;
-        }
-        if let Some(calibration) = self.shared.calibrations.iter().find(|calibration| calibration.model == model) {
-            let corrected = calibration.correct(&label.probabilities, pack_size, position);
-            return Some((corrected, Arc::clone(&calibration.version)));
-        }
-        if !self.shared.settings.evens_positions {
-            return None;
+    /// The probabilities of a label as a calibration corrects them; none where there is none.
+    fn corrected(&mut self, label: &Label, pack_size: usize, position: usize, model: &str) -> Option<Corrected> {
+        let calibrated = self.shared.calibrated(label, pack_size, position, model);
+        if calibrated.is_some() || label.probabilities.is_empty() || !self.shared.settings.evens_positions {
+            return calibrated;
         }
         self.priors.add(pack_size, position, &label.probabilities);
         let offsets = self.priors.position_offsets(pack_size, position)?;
-        Some((calibration::correct(&label.probabilities, Some(&offsets), 1.0), "stream".into()))
+        let probabilities = calibration::correct(&label.probabilities, Some(&offsets), 1.0);
+        Some(Corrected { probabilities, version: "stream".into() })
     }
 
     /// An answer to `pack_size` items had no valid label for this one: asks it again with others, then alone, then gives it
@@ -319,8 +290,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         let tier = pack.tier;
         self.split_or(pack, |run, mut item| {
             let shorter = (item.text.tokens / 2).min(budget_tokens.max(SHORTEST_TOKENS));
-            let text = if shorter < SHORTEST_TOKENS { None } else { item.text.shortened(shorter) };
-            match text {
+            match item.text.shortened(shorter).filter(|_| shorter >= SHORTEST_TOKENS) {
                 Some(text) if run.error.is_none() => {
                     run.recorder.shortened += 1;
                     item.text = Arc::new(text);
@@ -370,6 +340,48 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         for item in pack.items {
             self.fail(item, ItemErrorKind::NotAttempted);
         }
+    }
+
+    pub(super) fn fail(&mut self, item: Item, kind: ItemErrorKind) {
+        if item.escalated.is_some() {
+            return self.settle_escalated(item);
+        }
+        let error = item.error(kind);
+        self.settled(item, Err(error));
+    }
+
+    /// Settles an item and its copies.
+    pub(super) fn settled(&mut self, item: Item, result: Result<Assignment, ItemError>) {
+        #[cfg(feature = "ledger")]
+        self.record(&item, &result);
+        self.conclude(item, result);
+    }
+
+    pub(super) fn conclude(&mut self, item: Item, result: Result<Assignment, ItemError>) {
+        let copies = self.dedup.settle(item.index, &item.id, &result);
+        self.outcome(item.index, item.id, result);
+        for copy in copies.settled {
+            self.emit(copy);
+        }
+        for item in copies.unsettled {
+            self.ask_or_copy(item);
+        }
+    }
+
+    pub(super) fn outcome(&mut self, index: u64, id: String, result: Result<Assignment, ItemError>) {
+        self.emit(Outcome { id, index, result });
+    }
+
+    pub(super) fn emit(&mut self, outcome: Outcome) {
+        self.unsettled -= 1;
+        #[cfg(feature = "ledger")]
+        let Some(outcome) = self.recall.hold(outcome) else { return };
+        self.hand_on(outcome);
+    }
+
+    pub(super) fn hand_on(&mut self, outcome: Outcome) {
+        self.recorder.settled(&outcome);
+        self.outcomes.push_back(outcome);
     }
 }
 

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::answer::schema::Schemas;
-use crate::answer::{AnswerForm, Reader};
+use crate::answer::{AnswerForm, Label, Reader};
 use crate::calibration;
 use crate::escalation::Escalation;
+use crate::outcome::{Assignment, Origin};
 use crate::prompt::Prefix;
 use crate::prompt::frame::CLOSING_TOKENS;
 use crate::prompt::tokens::{self, CountTokens, TokenEstimator};
@@ -60,6 +61,8 @@ pub(crate) struct Settings {
     pub(crate) pack_wait: Duration,
     pub(crate) waits_by_gauge: bool,
     pub(crate) seed: Option<u64>,
+    #[cfg(feature = "near-duplicates")]
+    pub(crate) near_duplicates: Option<crate::NearDuplicates>,
 }
 
 /// Tokens of one object of an answer beside its label, with the blanks that vLLM writes after colons and commas.
@@ -75,13 +78,66 @@ impl Shared {
     }
 
     /// The estimated tokens that the texts and frames of a pack of so many items may take.
-    pub(super) fn pack_budget_tokens(&self, pack_size: usize) -> usize {
+    pub(crate) fn pack_budget_tokens(&self, pack_size: usize) -> usize {
         let context = self.pool.context_tokens().unwrap_or(usize::MAX).min(self.settings.context_tokens);
         let around = self.estimator.predict(self.prefix.tokens(), CLOSING_TOKENS) + self.max_output_tokens(pack_size);
         // A tenth stays free, since these are estimates.
         let free = context.saturating_sub(around) * 9 / 10;
         let one_estimated = self.estimator.predict(0, 1_000).max(1);
         free * 1_000 / one_estimated
+    }
+}
+
+/// Probabilities that were corrected, and by what.
+pub(crate) struct Corrected {
+    pub(crate) probabilities: Vec<(usize, f32)>,
+    pub(crate) version: Arc<str>,
+}
+
+/// How many runners-up an assignment lists.
+const RUNNERS_UP: usize = 3;
+
+impl Shared {
+    /// The probabilities of a label as the calibration for the model corrects them; none where there is none.
+    pub(crate) fn calibrated(
+        &self,
+        label: &Label,
+        pack_size: usize,
+        position: usize,
+        model: &str,
+    ) -> Option<Corrected> {
+        let calibration = self.calibrations.iter().find(|calibration| calibration.model == model)?;
+        (!label.probabilities.is_empty()).then(|| Corrected {
+            probabilities: calibration.correct(&label.probabilities, pack_size, position),
+            version: Arc::clone(&calibration.version),
+        })
+    }
+
+    /// What a label says about an item, corrected or as it was written.
+    pub(crate) fn assignment(
+        &self,
+        label: &Label,
+        corrected: Option<&Corrected>,
+        mut origin: Origin,
+    ) -> Option<Assignment> {
+        let taxonomy = &self.taxonomy;
+        let written = taxonomy.at(label.category)?;
+        let share = |&(position, share): &(usize, f32)| Some((taxonomy.at(position)?.id.clone(), share));
+        let chosen = corrected.and_then(|of| of.probabilities.first()).map_or(label.category, |best| best.0);
+        let probabilities = corrected.map_or(&label.probabilities, |of| &of.probabilities);
+        let category = taxonomy.at(chosen)?;
+        let is_other = |&&(position, _): &&(usize, f32)| position != chosen;
+        origin.written = (chosen != label.category).then(|| written.id.clone());
+        origin.calibration = corrected.map(|of| Arc::clone(&of.version));
+        Some(Assignment {
+            category: category.id.clone(),
+            name: category.name.as_str().into(),
+            is_fallback: category.fallback,
+            confidence: probabilities.iter().find(|share| share.0 == chosen).map(|share| share.1),
+            runners_up: probabilities.iter().filter(is_other).take(RUNNERS_UP).filter_map(share).collect(),
+            probabilities: label.probabilities.iter().filter_map(share).collect(),
+            origin,
+        })
     }
 }
 

@@ -1,11 +1,11 @@
 //! The form in which an endpoint takes requests, learned once.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::prompt::frame::Closing;
 
 /// Which of the two endpoints of the API is used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Api {
     /// `/chat/completions`, the default: the server applies the model's chat template.
@@ -16,7 +16,7 @@ pub enum Api {
 }
 
 /// How the answer is held to its schema.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum StructuredOutput {
@@ -33,7 +33,7 @@ pub enum StructuredOutput {
 
 /// The form in which an endpoint takes requests. It begins with the best, and falls back, once, when the server refuses a
 /// part of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Dialect {
     /// The endpoint of the API.

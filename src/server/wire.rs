@@ -297,7 +297,7 @@ fn read_tokens(json: &str) -> Option<Vec<Token>> {
 }
 
 /// Replaces the bare words `NaN`, `Infinity` and `-Infinity` outside of strings by `null`; none when there are none.
-fn nan_to_null(json: &str) -> Option<String> {
+pub(crate) fn nan_to_null(json: &str) -> Option<String> {
     let mut out = String::with_capacity(json.len());
     let (mut in_string, mut escaped, mut found) = (false, false, false);
     let mut rest = json;

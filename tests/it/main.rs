@@ -1,6 +1,7 @@
 //! Behaviour of the crate, seen from outside. One binary, a module per behaviour.
 
 mod answers;
+mod batch;
 mod categories;
 mod concurrency;
 mod corpus;
@@ -9,6 +10,7 @@ mod evaluation;
 mod failures;
 mod faults;
 mod ledger;
+mod near_duplicates;
 mod prefix_cache;
 mod prompt;
 mod props;
