@@ -9,6 +9,7 @@ mod endpoints;
 mod evaluation;
 mod failures;
 mod faults;
+mod feeds;
 mod ledger;
 mod near_duplicates;
 mod prefix_cache;
