@@ -179,8 +179,8 @@ impl CategorizerBuilder {
     }
 
     /// Whether a run without a [`calibration`](Self::calibration) measures what the model gives each label at each position
-    /// of a pack, and evens the positions out once each has seen 50 items. The items of a pack then stand in random order. It leaves the mix of labels over the whole
-    /// stream as it is. All endpoints must have the same model. Default: false.
+    /// of a pack, and evens the positions out once each has seen 50 items. The items of a pack then stand in random order.
+    /// It leaves the mix of labels over the whole stream as it is. All endpoints must have the same model. Default: false.
     #[must_use]
     pub fn even_positions(mut self, wanted: bool) -> Self {
         self.settings.evens_positions = wanted;
