@@ -115,6 +115,12 @@ impl Taxonomy {
         self.inner.tree.inner_nodes().count()
     }
 
+    /// The category whose list of children is the longest; none for the top level.
+    pub(crate) fn longest_level(&self) -> Option<usize> {
+        let tokens = |parent: &Option<usize>| self.inner.tree.listing_tokens(*parent, &self.inner.categories);
+        self.inner.tree.inner_nodes().max_by_key(tokens).flatten()
+    }
+
     /// The names on the path to the category whose children these are; none at the top.
     pub(crate) fn scope(&self) -> &[String] {
         &self.inner.scope
