@@ -1,7 +1,9 @@
 //! Taxonomies: the categories that items are put into.
 
 mod category;
+mod diff;
 mod file;
+mod lint;
 mod problem;
 mod tree;
 
@@ -10,6 +12,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use self::category::{Category, CategoryId};
+pub use self::diff::TaxonomyDiff;
+pub use self::lint::Lint;
 pub use self::problem::{Place, TaxonomyError, TaxonomyProblem, TaxonomyProblemKind};
 use self::tree::Tree;
 
