@@ -5,6 +5,7 @@ mod batch;
 mod categories;
 mod concurrency;
 mod corpus;
+mod descent;
 mod endpoints;
 mod evaluation;
 mod failures;

@@ -175,7 +175,7 @@ impl Inner {
         let mut classifier = &prompt.prefix.classifier;
         if classifier.labels().is_empty() && !allowed.is_empty() {
             let listed = |id: &String| Listed { id: id.clone(), name: String::new(), description: String::new() };
-            bare = Classifier::new(&allowed.iter().map(listed).collect::<Vec<_>>());
+            bare = Classifier::new(&allowed.iter().map(listed).collect::<Vec<_>>(), None);
             classifier = &bare;
         }
         let mut output = if prompt.items.is_empty() || classifier.labels().is_empty() {
