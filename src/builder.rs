@@ -20,7 +20,7 @@ use crate::prompt::Prefix;
 use crate::prompt::tokens::{CountTokens, TokenEstimator};
 use crate::run::{Settings, Shared, longest_label_tokens};
 use crate::server::{
-    Api, Balance, Dialect, Endpoint, EndpointConfig, EndpointState, OpenAiTransport, Pool, PoolConfig,
+    Api, Balance, Dialect, Endpoint, EndpointConfig, EndpointState, OpenAiTransport, Pool, PoolConfig, checked_address,
 };
 use crate::taxonomy::Taxonomy;
 use crate::tuning::Tuning;
@@ -594,21 +594,6 @@ impl CategorizerBuilder {
             ),
         })
     }
-}
-
-/// The base address if requests can be sent to it.
-fn checked_address(base_url: &str) -> Result<&str, String> {
-    let url = reqwest::Url::parse(base_url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-    let Some(url) = url.filter(reqwest::Url::has_host) else {
-        return Err(format!("{base_url:?} is no address: it should look like http://localhost:8000/v1"));
-    };
-    if url.path().ends_with("/completions") {
-        return Err(format!("{base_url} should be the part before /chat/completions or /completions"));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("an address must not have a user or password: set a key instead".to_owned());
-    }
-    Ok(base_url)
 }
 
 #[cfg(test)]
