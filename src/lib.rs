@@ -44,6 +44,8 @@
 //! - How it fits to channels, actors, rayon and plain iterators is in [`recipes`].
 //! - A nightly archive needs no server while it runs: [`batch`] writes requests to files and reads results from files.
 //! - How many labels are right, and what they cost, is measured on labelled items of your own: [`evaluate`].
+//! - How many requests a server takes at once is measured by [`load`], and how many servers that makes is worked out by
+//!   [`plan`].
 //!
 //! # Features
 //!
@@ -70,6 +72,7 @@ mod builder;
 pub mod calibration;
 mod categorizer;
 mod dedup;
+mod descent;
 mod error;
 mod escalation;
 pub mod evaluate;
@@ -79,10 +82,15 @@ mod item;
 #[cfg(feature = "ledger")]
 pub mod ledger;
 mod limit;
+pub mod load;
+
 #[cfg(feature = "near-duplicates")]
 pub mod near_duplicates;
 mod ordered;
 mod outcome;
+mod page;
+pub mod plan;
+
 pub mod prompt;
 pub mod recipes;
 mod run;
@@ -110,6 +118,7 @@ struct Readme;
 pub use self::answer::AnswerForm;
 pub use self::builder::CategorizerBuilder;
 pub use self::categorizer::{Categorizer, OutcomeStream, StopHandle};
+pub use self::descent::{Descent, LevelStats, Path, PathEnd, PathStep};
 pub use self::error::{Error, ErrorKind, Failure, FailureKind, ItemError, ItemErrorKind, Status};
 pub use self::escalation::Escalation;
 pub use self::item::NewsItem;
