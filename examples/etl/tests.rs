@@ -111,7 +111,9 @@ async fn texts_go_through_each_format_and_compression_intact() {
     let (folder, server) = (Folder::new("formats"), server().await);
     let items: String = (0..)
         .zip(TEXTS)
-        .map(|(number, text)| json!({"id": number, "title": text, "body": text, "extra": {"n": number}}).to_string() + "\n")
+        .map(|(number, text)| {
+            json!({"id": number, "title": text, "body": text, "extra": {"n": number}}).to_string() + "\n"
+        })
         .collect();
     let items = folder.write("items.jsonl", items);
     for name in ["a.jsonl", "a.jsonl.gz", "a.ndjson.zst", "a.csv", "a.csv.gz", "a.tsv.zst", "a.parquet"] {
@@ -136,7 +138,8 @@ async fn texts_go_through_each_format_and_compression_intact() {
 async fn the_sample_comes_through_with_its_rejects() {
     let (folder, server) = (Folder::new("sample"), server().await);
     let (json, page) = (folder.path("report.json"), folder.path("report.html"));
-    let more = ["--keep", "title", "--keep", "body", "--report", json.to_str().unwrap(), "--page", page.to_str().unwrap()];
+    let more =
+        ["--keep", "title", "--keep", "body", "--report", json.to_str().unwrap(), "--page", page.to_str().unwrap()];
     let args = args(&server, &folder, Path::new("examples/etl/sample"), "out.jsonl", &more);
     let report = run_to_end(&args).await;
     assert_eq!((report.exit.code, report.rows.rows, report.rows.rejected), (2, 17, 5), "{:?}", report.rows);
@@ -177,7 +180,10 @@ async fn the_sample_comes_through_with_its_rejects() {
     assert_eq!(rejects, expected.map(|(file, line, id)| (file.to_owned(), line, id.map(str::to_owned))).into());
 
     let json: Value = serde_json::from_str(&fs::read_to_string(json).unwrap()).unwrap();
-    assert_eq!((&json["adds_up"], &json["rows"]["rejected"], &json["exit"]["code"]), (&json!(true), &json!(5), &json!(2)));
+    assert_eq!(
+        (&json["adds_up"], &json["rows"]["rejected"], &json["exit"]["code"]),
+        (&json!(true), &json!(5), &json!(2))
+    );
     let page = fs::read_to_string(page).unwrap();
     assert!(page.contains("adds up") && page.contains("world.atom"));
     for way in ["<script", "http://", "src=", "@import", "<link"] {
@@ -188,7 +194,9 @@ async fn the_sample_comes_through_with_its_rejects() {
 #[tokio::test]
 async fn a_directory_is_read_in_the_order_of_its_paths_without_what_the_run_writes() {
     let (folder, server) = (Folder::new("order"), server().await);
-    for name in ["b/2.jsonl", "b/10.jsonl", "a.csv", "c.rss", ".hidden.jsonl", "notes.txt", "out.jsonl", "out.jsonl.partial"] {
+    for name in
+        ["b/2.jsonl", "b/10.jsonl", "a.csv", "c.rss", ".hidden.jsonl", "notes.txt", "out.jsonl", "out.jsonl.partial"]
+    {
         folder.write(name, "");
     }
     let args = args(&server, &folder, &folder.0, "out.jsonl", &[]);
@@ -202,10 +210,14 @@ async fn a_directory_is_read_in_the_order_of_its_paths_without_what_the_run_writ
 #[tokio::test]
 async fn columns_are_mapped_and_a_table_without_them_is_refused() {
     let (folder, server) = (Folder::new("columns"), server().await);
-    let input = folder.write("a.csv", "guid,headline,tag\n1,Goal,x\n2,Rain,\n");
+    let input = folder.write("a.csv", "\u{feff}guid,headline,tag\n1,Goal,x\n2,Rain,\n");
     let without = run(&args(&server, &folder, &input, "out.csv", &[]), &Stop::default(), |_| {}).await.unwrap();
     assert_eq!((without.exit.code, without.rows.rows), (1, 0));
-    assert!(without.exit.reason.contains("a.csv") && without.exit.reason.contains("--id-column"), "{}", without.exit.reason);
+    assert!(
+        without.exit.reason.contains("a.csv") && without.exit.reason.contains("--id-column"),
+        "{}",
+        without.exit.reason
+    );
 
     let columns = ["--id-column", "guid", "--title-column", "headline", "--keep", "tag"];
     let report = run_to_end(&args(&server, &folder, &input, "out.csv", &columns)).await;
@@ -240,7 +252,8 @@ async fn rows_add_up_while_the_server_errs() {
 
     // What was written says the same.
     let more = ["--title-column", "id", "--keep", "error_kind", "--keep", "line"];
-    let error = run(&args(&server, &folder, &folder.path("out.parquet"), "b.jsonl", &more), &Stop::default(), |_| {}).await;
+    let error =
+        run(&args(&server, &folder, &folder.path("out.parquet"), "b.jsonl", &more), &Stop::default(), |_| {}).await;
     assert!(error.unwrap_err().contains("error_kind"));
     let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
     let file = parquet::file::reader::SerializedFileReader::try_from(folder.path("out.parquet").as_path()).unwrap();
@@ -268,7 +281,11 @@ async fn an_interrupted_run_writes_what_is_done() {
     });
     let report = report.unwrap();
     let rows = &report.rows;
-    assert!(report.adds_up && report.exit.code == 1 && report.exit.reason.contains("stopped"), "{}", report.exit.reason);
+    assert!(
+        report.adds_up && report.exit.code == 1 && report.exit.reason.contains("stopped"),
+        "{}",
+        report.exit.reason
+    );
     assert!((30..20_000).contains(&rows.written), "{}", rows.written);
     let mut text = String::new();
     decompressed(fs::File::open(folder.path("out.jsonl.gz")).unwrap()).unwrap().read_to_string(&mut text).unwrap();
@@ -321,7 +338,11 @@ async fn an_input_that_is_cut_ends_the_run_after_what_was_read() {
         let input = folder.write(name, &bytes[..bytes.len() / 2]);
         let report = run_to_end(&args(&server, &folder, &input, "out.jsonl", &[])).await;
         assert_eq!(report.exit.code, 1);
-        assert!(report.exit.reason.contains(name) && report.exit.reason.contains("after row"), "{}", report.exit.reason);
+        assert!(
+            report.exit.reason.contains(name) && report.exit.reason.contains("after row"),
+            "{}",
+            report.exit.reason
+        );
         assert!((1..20).contains(&report.rows.categorized), "{:?}", report.rows.categorized);
     }
     let broken = folder.write("broken.parquet", b"PAR1 and then something else PAR1");
@@ -377,6 +398,10 @@ async fn a_full_disk_is_an_error_that_names_the_file() {
     for more in [&["--output-format", "jsonl"][..], &["--output-format", "parquet"], &["--output-format", "csv"]] {
         let report = run(&args(&server, &folder, &input, "/dev/full", more), &Stop::default(), |_| {}).await.unwrap();
         assert_eq!(report.exit.code, 1, "{more:?}");
-        assert!(report.exit.reason.contains("/dev/full") && report.exit.reason.contains("space"), "{}", report.exit.reason);
+        assert!(
+            report.exit.reason.contains("/dev/full") && report.exit.reason.contains("space"),
+            "{}",
+            report.exit.reason
+        );
     }
 }

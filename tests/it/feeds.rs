@@ -34,7 +34,8 @@ async fn a_feed_reaches_the_prompt_with_its_text_intact() {
     let report = builder(&[&server]).build().unwrap().categorize(items).await;
     assert_eq!(report.categorized(), 2);
     let asked = asked.lock().unwrap().join("\n");
-    for text in ["Матч «Север» & “Юг”", "Счёт 3:0. Фанаты рады.", "Курс рубля", "Биржа — закрыта"] {
+    for text in ["Матч «Север» & “Юг”", "Счёт 3:0. Фанаты рады.", "Курс рубля", "Биржа — закрыта"]
+    {
         assert!(asked.contains(text), "{text} in {asked}");
     }
     assert!(!asked.contains("color"));
