@@ -167,12 +167,7 @@ impl Dedup {
                     if similarity.is_some() {
                         copies.unsettled.push(item);
                     } else {
-                        copies.settled.push(Outcome {
-                            id: item.id,
-                            index: item.index,
-                            result: Err(error.clone()),
-                            path: None,
-                        });
+                        copies.settled.push(Outcome { id: item.id, index: item.index, result: Err(error.clone()), path: None });
                     }
                 }
             }
