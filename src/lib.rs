@@ -56,6 +56,7 @@
 //! | `tokenizers` | no | exact token counts from a `tokenizer.json` |
 //! | `ledger` | no | [`ledger`]: answers kept in a file, so that nothing is asked twice |
 //! | `near-duplicates` | no | [`near_duplicates`]: reprints are answered with the item that they are nearly the same as |
+//! | `feeds` | no | [`feeds`]: RSS, Atom and JSON feeds as items, whatever their charset, HTML reduced to text |
 //! | `testing` | no | [`testing`]: a scripted transport and a simulated server with faults, for your tests |
 //!
 //! # What it does not do
@@ -75,6 +76,8 @@ mod descent;
 mod error;
 mod escalation;
 pub mod evaluate;
+#[cfg(feature = "feeds")]
+pub mod feeds;
 mod item;
 #[cfg(feature = "ledger")]
 pub mod ledger;
