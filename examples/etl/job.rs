@@ -15,8 +15,9 @@ use slugline::{NewsItem, Outcome, OutcomeStream};
 use tokio::sync::mpsc;
 
 use super::files::about;
+use super::position::Position;
 use super::progress::{Counts, Measured, Progress};
-use super::read::{Notice, Place, Position, Reject, Row};
+use super::read::{Notice, Place, Reject, Row};
 use super::stop::Stop;
 use super::write::{Lines, Output, Settled};
 
