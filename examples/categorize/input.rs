@@ -118,9 +118,9 @@ impl<R: Read> Reading<R> {
             number += 1;
             let row = item_of(content(&line, number), number);
             if row.is_some() {
-                self.position.add_row()
+                self.position.add_row();
             } else {
-                self.position.add_blank()
+                self.position.add_blank();
             }
             let is_taken = match row {
                 None => true,

@@ -57,6 +57,8 @@ pub(crate) struct Reject {
 /// What is not an item.
 pub(crate) enum Notice {
     Reject(Reject),
+    /// A file that was read, with characters that are no longer known.
+    Damaged(Arc<str>),
     /// The end, or what prevents it from being reached.
     End(Result<(), String>),
 }
@@ -152,21 +154,26 @@ impl Sink {
 
     fn reject(&mut self, line: u64, id: Option<String>, reason: String) -> Result<()> {
         let Place { file, .. } = self.count_row(line);
-        self.notice(Reject { file, line: Some(line), id, reason })
+        self.notice(Notice::Reject(Reject { file, line: Some(line), id, reason }))
     }
 
     /// Rejects a file whole.
     fn reject_file(&mut self, reason: String) -> Result<()> {
         let Place { file, .. } = self.count_row(0);
-        self.notice(Reject { file, line: None, id: None, reason })
+        self.notice(Notice::Reject(Reject { file, line: None, id: None, reason }))
+    }
+
+    /// Tells that the text of the file is not all that it was.
+    fn damaged(&self) -> Result<()> {
+        self.place.as_ref().map_or(Ok(()), |place| self.notice(Notice::Damaged(Arc::clone(&place.file))))
     }
 
     fn blank(&self) {
         self.position.add_blank();
     }
 
-    fn notice(&self, reject: Reject) -> Result<()> {
-        self.notices.blocking_send(Notice::Reject(reject)).map_err(|_| Ended::NobodyListens)
+    fn notice(&self, notice: Notice) -> Result<()> {
+        self.notices.blocking_send(notice).map_err(|_| Ended::NobodyListens)
     }
 
     fn count_row(&mut self, line: u64) -> Place {

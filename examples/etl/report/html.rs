@@ -57,6 +57,7 @@ fn warnings(report: &Report) -> Vec<String> {
     if !report.adds_up {
         notes.push("The rows do not add up.".to_owned());
     }
+    notes.extend(report.damage().map(|words| words + "."));
     if !report.about.skipped.is_empty() {
         let some: Vec<_> = report.about.skipped.iter().take(5).map(String::as_str).collect();
         let more = if report.about.skipped.len() > some.len() { ", …" } else { "" };
