@@ -97,9 +97,11 @@ impl Args {
         let (by_name, compressed_by_name) = Format::of_name(&self.output);
         let default = if is_standard(&self.output) { Some(Format::Jsonl) } else { None };
         let path = self.output.display();
-        let format = self.output_format.or(by_name).or(default).ok_or_else(|| {
-            format!("the name of --output {path} does not say its format; --output-format can")
-        })?;
+        let format = self
+            .output_format
+            .or(by_name)
+            .or(default)
+            .ok_or_else(|| format!("the name of --output {path} does not say its format; --output-format can"))?;
         let compression = self.compression.unwrap_or(compressed_by_name);
         match (format, compression) {
             (Format::Feed, _) => Err("a feed can be read, not written; name another output".to_owned()),
@@ -123,7 +125,10 @@ impl Args {
         needed.push(("taxonomy", &self.taxonomy));
         for (flag, path) in self.written() {
             if let Some((other, _)) = needed.iter().find(|(_, other)| is_same_file(path, other)) {
-                return Err(format!("--{flag} {} is the same file as --{other} and would overwrite it", path.display()));
+                return Err(format!(
+                    "--{flag} {} is the same file as --{other} and would overwrite it",
+                    path.display()
+                ));
             }
             needed.push((flag, path));
         }

@@ -58,7 +58,8 @@ impl Columns {
         let mut item = Map::new();
         for ((field, defaults), given) in DEFAULTS.into_iter().zip(self.given()) {
             // The item knows what to do with two names of one field, and with values that it cannot use.
-            let names = given.map_or_else(|| defaults.iter().map(|name| (*name, *name)).collect(), |name| vec![(name, field)]);
+            let names =
+                given.map_or_else(|| defaults.iter().map(|name| (*name, *name)).collect(), |name| vec![(name, field)]);
             for (name, known_as) in names {
                 if let Some(value) = fields.get(name) {
                     item.insert(known_as.to_owned(), value.clone());
@@ -92,7 +93,9 @@ impl Columns {
         let [has_id, has_title, has_body] = [0, 1, 2].map(|at| self.given()[at].is_some() || has(DEFAULTS[at].0));
         match (has_id, has_title || has_body) {
             (false, _) => Err(format!("it has no column \"id\"; {} can name another", flags[0])),
-            (_, false) => Err(format!("it has no column \"title\" or \"body\"; {} and {} can name others", flags[1], flags[2])),
+            (_, false) => {
+                Err(format!("it has no column \"title\" or \"body\"; {} and {} can name others", flags[1], flags[2]))
+            }
             _ => Ok(()),
         }
     }

@@ -97,7 +97,10 @@ mod tests {
             ("AT&T, R&D; a & b &", "AT&amp;T, R&amp;D; a &amp; b &amp;"),
             ("&#8217;&#x2019;&#146;&#60;&#38;", "’’’&lt;&amp;"),
             ("&#0;&#xd800;&#x1;&#999999999999;&#;", "\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}"),
-            ("<a x=\"1&2\"><![CDATA[R&D &nbsp;]]><!-- & -->&copy;</a>", "<a x=\"1&amp;2\"><![CDATA[R&D &nbsp;]]><!-- & -->©</a>"),
+            (
+                "<a x=\"1&2\"><![CDATA[R&D &nbsp;]]><!-- & -->&copy;</a>",
+                "<a x=\"1&amp;2\"><![CDATA[R&D &nbsp;]]><!-- & -->©</a>",
+            ),
             ("<![CDATA[cut & never closed", "<![CDATA[cut & never closed"),
             ("&日本;", "&amp;日本;"),
         ] {

@@ -10,6 +10,7 @@ mod endpoints;
 mod evaluation;
 mod failures;
 mod faults;
+mod feeds;
 mod ledger;
 mod load;
 mod near_duplicates;

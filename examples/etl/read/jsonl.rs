@@ -20,8 +20,8 @@ pub(super) fn read(source: impl Read, sink: &mut Sink) -> Result<()> {
             sink.blank();
             continue;
         }
-        let fields = object_text(text)
-            .and_then(|text| serde_json::from_str::<Fields>(text).map_err(|error| reason_of(&error)));
+        let fields =
+            object_text(text).and_then(|text| serde_json::from_str::<Fields>(text).map_err(|error| reason_of(&error)));
         match fields {
             Ok(fields) => sink.fields(number, &fields)?,
             Err(reason) => sink.reject(number, None, reason)?,

@@ -19,8 +19,8 @@ use serde_json::Value;
 use slugline::NewsItem;
 use tokio::sync::mpsc;
 
-pub(crate) use self::files::{Inputs, list};
 use self::files::Input;
+pub(crate) use self::files::{Inputs, list};
 use super::columns::{Columns, Fields};
 use super::compression::{Compression, decompressed};
 use super::files::lower_case;
@@ -161,7 +161,9 @@ impl Sink {
     fn fields(&mut self, line: u64, fields: &Fields) -> Result<()> {
         match self.columns.item(fields) {
             Ok((item, kept)) => self.item(line, item, kept),
-            Err(reason) => self.reject(line, id_of(fields.get(self.columns.id_column.as_deref().unwrap_or("id"))), reason),
+            Err(reason) => {
+                self.reject(line, id_of(fields.get(self.columns.id_column.as_deref().unwrap_or("id"))), reason)
+            }
         }
     }
 

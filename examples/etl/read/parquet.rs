@@ -38,7 +38,8 @@ fn read_chunks(chunks: impl ChunkReader + 'static, size_bytes: u64, sink: &mut S
     let mut counted_bytes = 0;
     for (row, number) in reader.get_row_iter(Some(projection)).map_err(io::Error::from)?.zip(1..) {
         // The reader jumps in the file, so the bytes are counted by the rows.
-        let so_far = u64::try_from(u128::from(size_bytes) * u128::from(number) / u128::from(rows)).unwrap_or(size_bytes);
+        let so_far =
+            u64::try_from(u128::from(size_bytes) * u128::from(number) / u128::from(rows)).unwrap_or(size_bytes);
         sink.position.bytes.fetch_add(so_far.saturating_sub(counted_bytes), Ordering::Relaxed);
         counted_bytes = so_far.max(counted_bytes);
         let columns = row.map_err(io::Error::from)?.into_columns();

@@ -61,7 +61,7 @@ impl About {
         let path = |path: &Path| path.display().to_string();
         Self {
             inputs: args.input.iter().map(|input| path(input)).collect(),
-            files: inputs.len(),
+            files: inputs.names().len(),
             skipped: inputs.skipped.iter().map(|skipped| path(skipped)).collect(),
             output: path(&args.output),
             rejects: path(&args.rejects),
