@@ -49,8 +49,9 @@ pub async fn measure(
                 Length::Requests(requests) => (requests.saturating_mul(pack_size), None),
                 Length::Time(time) => (u64::MAX, start.checked_add(time)),
             };
-            let source = stream::iter(items.take(usize::try_from(most).unwrap_or(usize::MAX)));
-            run(categorizer.stream(source), start, until, |_| None).await
+            let items = items.take(usize::try_from(most).unwrap_or(usize::MAX));
+            let source = items.take_while(|_| until.is_none_or(|until| Instant::now() < until));
+            run(categorizer.stream(stream::iter(source)), start, until, |_| None).await
         }
     };
     let mut step = step(&ran, &probe.take(), start);
@@ -69,7 +70,8 @@ struct Ran {
     error: Option<String>,
 }
 
-/// Takes all outcomes. At the time `until` the run is stopped, since it has taken items ahead of what it has asked.
+/// Takes all outcomes. At the time `until` the source ends and the run is stopped, since it has taken items ahead of what it
+/// has asked.
 async fn run<S: Stream<Item = NewsItem>>(
     mut outcomes: OutcomeStream<S>,
     start: Instant,
