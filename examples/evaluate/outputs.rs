@@ -45,6 +45,7 @@ pub(crate) fn refuse_overwriting(args: &Args) -> Result<(), String> {
     let targets = [("report", &args.report), ("json", &args.json), ("fit", &args.fit)];
     let mut needed = vec![("input", &args.input), ("taxonomy", &args.taxonomy)];
     needed.extend(args.calibration.as_ref().map(|path| ("calibration", path)));
+    needed.extend(args.mapping.as_ref().map(|path| ("mapping", path)));
     needed.extend(args.peers.as_ref().map(|path| ("peers", path)));
     for (role, target) in targets.into_iter().filter_map(|(role, target)| Some((role, target.as_ref()?))) {
         if let Some((other, _)) = needed.iter().find(|(_, path)| is_same_file(target, path)) {
