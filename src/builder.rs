@@ -20,7 +20,7 @@ use crate::prompt::Prefix;
 use crate::prompt::tokens::{CountTokens, TokenEstimator};
 use crate::run::{Settings, Shared, longest_label_tokens};
 use crate::server::{
-    Api, Balance, Dialect, Endpoint, EndpointConfig, EndpointState, OpenAiTransport, Pool, PoolConfig,
+    Api, Balance, Dialect, Endpoint, EndpointConfig, EndpointState, OpenAiTransport, Pool, PoolConfig, checked_address,
 };
 use crate::taxonomy::Taxonomy;
 use crate::tuning::Tuning;
@@ -216,8 +216,8 @@ impl CategorizerBuilder {
     }
 
     /// Whether a run without a [`calibration`](Self::calibration) measures what the model gives each label at each position
-    /// of a pack, and evens the positions out once each has seen 50 items. The items of a pack then stand in random order. It leaves the mix of labels over the whole
-    /// stream as it is. All endpoints must have the same model. Default: false.
+    /// of a pack, and evens the positions out once each has seen 50 items. The items of a pack then stand in random order.
+    /// It leaves the mix of labels over the whole stream as it is. All endpoints must have the same model. Default: false.
     #[must_use]
     pub fn even_positions(mut self, wanted: bool) -> Self {
         self.settings.evens_positions = wanted;
@@ -545,6 +545,9 @@ impl CategorizerBuilder {
             problems
                 .push("a tree stops where the descent says, not where a list abstains: set its threshold".to_owned());
         }
+        if self.settings.tuning.is_some() {
+            problems.push("a choice of pack sizes is for one list of categories, and a tree has many".to_owned());
+        }
         if !self.calibrations.is_empty() {
             problems.push("a calibration is for one list of categories, and a tree has many".to_owned());
         }
@@ -653,21 +656,6 @@ impl CategorizerBuilder {
             ),
         })
     }
-}
-
-/// The base address if requests can be sent to it.
-fn checked_address(base_url: &str) -> Result<&str, String> {
-    let url = reqwest::Url::parse(base_url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-    let Some(url) = url.filter(reqwest::Url::has_host) else {
-        return Err(format!("{base_url:?} is no address: it should look like http://localhost:8000/v1"));
-    };
-    if url.path().ends_with("/completions") {
-        return Err(format!("{base_url} should be the part before /chat/completions or /completions"));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("an address must not have a user or password: set a key instead".to_owned());
-    }
-    Ok(base_url)
 }
 
 #[cfg(test)]

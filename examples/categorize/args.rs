@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use clap::{Parser, ValueEnum};
+use slugline::calibration::Calibration;
 use slugline::ledger::AcrossVersions;
-use slugline::{AnswerForm, Categorizer, CategorizerBuilder, Descent, Ledger, Taxonomy};
+use slugline::{AnswerForm, Categorizer, CategorizerBuilder, Descent, Ledger, Taxonomy, Tuning};
 
 use super::server::{ServerArgs, read_args, with};
 
@@ -41,9 +43,13 @@ pub(crate) struct Args {
     #[command(flatten)]
     server: ServerArgs,
 
-    /// The most items that share a request, 1 to 16 [default: 3]
+    /// The most items that share a request, 1 to 16, or auto to find it by measurement [default: 3]
     #[arg(long, value_name = "N")]
-    pack_size: Option<usize>,
+    pack_size: Option<PackSize>,
+
+    /// A calibration, as `evaluate --fit` writes it
+    #[arg(long, value_name = "FILE.toml")]
+    calibration: Option<PathBuf>,
 
     /// Walks the taxonomy's tree level by level, also where it fits one prompt [default: only where it does not]
     #[arg(long)]
@@ -110,7 +116,13 @@ impl Args {
     /// The categorizer that the flags describe. Opens the ledger, which keeps a second process with the same one away.
     pub(crate) fn categorizer(&self) -> Result<Categorizer, String> {
         let taxonomy = Taxonomy::load(&self.taxonomy).map_err(|error| error.to_string())?;
-        let builder = with(self.server.builder(taxonomy)?, self.pack_size, CategorizerBuilder::pack_size);
+        let builder = match self.pack_size {
+            Some(PackSize::Auto) => self.server.builder(taxonomy)?.tuning(Tuning::auto()),
+            Some(PackSize::Items(items)) => self.server.builder(taxonomy)?.pack_size(items),
+            None => self.server.builder(taxonomy)?,
+        };
+        let calibration = self.calibration.as_deref().map(Calibration::load).transpose();
+        let builder = with(builder, calibration.map_err(|error| error.to_string())?, CategorizerBuilder::calibration);
         let builder = with(builder, self.descent(), CategorizerBuilder::descend);
         let builder = with(builder, self.abstain_below, CategorizerBuilder::abstain_below);
         let several = self.labels.filter(|most| *most != 1).map(AnswerForm::Several);
@@ -127,5 +139,23 @@ impl Args {
         let is_wanted = self.descend || self.beam.is_some() || self.stop_below.is_some();
         let descent = Descent::default().beam(self.beam.unwrap_or(1)).stop_below(self.stop_below.unwrap_or(0.0));
         is_wanted.then_some(descent)
+    }
+}
+
+/// How many items share a request.
+#[derive(Clone, Copy, Debug)]
+enum PackSize {
+    Auto,
+    Items(usize),
+}
+
+impl FromStr for PackSize {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            text => text.parse().map(Self::Items).map_err(|_| "neither a number nor auto"),
+        }
     }
 }

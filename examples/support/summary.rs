@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use slugline::server::EndpointSnapshot;
-use slugline::{LevelStats, Stats};
+use slugline::{LevelStats, Stats, TuningReport};
 
 /// The lines, without items that never reached the run.
 pub(crate) fn summary(stats: &Stats) -> Vec<String> {
@@ -32,6 +32,7 @@ pub(crate) fn summary(stats: &Stats) -> Vec<String> {
     }
     lines.extend(stats.levels.iter().map(level));
     lines.extend(stats.endpoints.iter().filter_map(|endpoint| prefix(endpoint, stats.endpoints.len() > 1)));
+    lines.extend(stats.tuning.as_ref().map(tuning));
     if stats.duplicates > 0 {
         let near = match stats.near_duplicates {
             0 => String::new(),
@@ -111,6 +112,21 @@ fn level(level: &LevelStats) -> String {
         grouped(level.below_threshold),
         grouped(level.failed),
     )
+}
+
+/// The pack size that was found, with its evidence.
+fn tuning(report: &TuningReport) -> String {
+    let sizes: Vec<_> = report
+        .sizes
+        .iter()
+        .filter(|size| size.packs > 0)
+        .map(|size| {
+            let agreement = if size.checked > 0 { format!(", {:.2} agree", size.agreement) } else { String::new() };
+            format!("{}: {:.2} items/s{agreement}", size.pack_size, size.items_per_second)
+        })
+        .collect();
+    let state = if report.is_settled { "found" } else { "so far; not every size has been tried often enough" };
+    format!("packs of  {} {state} ({})", report.pack_size, sizes.join("; "))
 }
 
 /// How much of the prefix an endpoint has cached, and why not more; none when nothing is known yet.

@@ -11,6 +11,7 @@ mod evaluation;
 mod failures;
 mod faults;
 mod ledger;
+mod load;
 mod near_duplicates;
 mod prefix_cache;
 mod prompt;
