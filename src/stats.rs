@@ -25,13 +25,19 @@ pub struct Stats {
     pub categorized: u64,
     /// Items that were given up, by kind.
     pub failed: BTreeMap<&'static str, u64>,
+    /// Items that were given no category since none was as probable as was asked for: no failures.
+    pub below_threshold: u64,
     /// Items whose model chose the category that means "none of these".
     pub fallback: u64,
     /// Items that were answered as copies of another, near ones included.
     pub duplicates: u64,
     /// Items that have their category from the ledger (feature `ledger`), without a request.
     pub from_ledger: u64,
-    /// Those among them whose text was similar, not equal.
+    /// Those among them whose answer is of an earlier version of the taxonomy and still holds; of a tree, once for each level.
+    pub kept_across_versions: u64,
+    /// Items whose answer of an earlier version did not hold any more, so that they were asked again.
+    pub changed_since_version: u64,
+    /// Those among the copies whose text was similar, not equal.
     pub near_duplicates: u64,
     /// Items that were asked about in a request, copies and those from the ledger left out; of a tree, once for each level.
     pub asked_items: u64,
@@ -99,7 +105,7 @@ impl Stats {
     /// Items settled per second, failed ones included, but not those that were never attempted.
     pub fn items_per_second(&self) -> f64 {
         let not_attempted = self.failed.get(ItemErrorKind::NotAttempted.as_str()).copied().unwrap_or(0);
-        let settled = self.categorized + self.failed.values().sum::<u64>() - not_attempted;
+        let settled = self.categorized + self.below_threshold + self.failed.values().sum::<u64>() - not_attempted;
         if self.elapsed_s > 0.0 { settled as f64 / self.elapsed_s } else { 0.0 }
     }
 
@@ -117,9 +123,12 @@ pub(crate) struct Recorder {
     pub(crate) items: u64,
     categorized: u64,
     failed: BTreeMap<&'static str, u64>,
+    below_threshold: u64,
     fallback: u64,
     duplicates: u64,
     from_ledger: u64,
+    pub(crate) kept_across_versions: u64,
+    pub(crate) changed_since_version: u64,
     near_duplicates: u64,
     pub(crate) asked_items: u64,
     pub(crate) requests: u64,
@@ -151,9 +160,12 @@ impl Recorder {
             items: 0,
             categorized: 0,
             failed: BTreeMap::new(),
+            below_threshold: 0,
             fallback: 0,
             duplicates: 0,
             from_ledger: 0,
+            kept_across_versions: 0,
+            changed_since_version: 0,
             near_duplicates: 0,
             asked_items: 0,
             requests: 0,
@@ -185,6 +197,7 @@ impl Recorder {
                 self.from_ledger += u64::from(assignment.origin.from_ledger);
                 self.near_duplicates += u64::from(assignment.origin.similarity.is_some());
             }
+            Err(error) if error.kind == ItemErrorKind::BelowThreshold => self.below_threshold += 1,
             Err(error) => self.failed(error.kind),
         }
     }
@@ -218,6 +231,8 @@ impl Recorder {
         }
         let counts = [
             (&mut self.asked_items, other.asked_items),
+            (&mut self.kept_across_versions, other.kept_across_versions),
+            (&mut self.changed_since_version, other.changed_since_version),
             (&mut self.requests, other.requests),
             (&mut self.answered, other.answered),
             (&mut self.retries, other.retries),
@@ -251,9 +266,12 @@ impl Recorder {
             items: self.items,
             categorized: self.categorized,
             failed: self.failed.clone(),
+            below_threshold: self.below_threshold,
             fallback: self.fallback,
             duplicates: self.duplicates,
             from_ledger: self.from_ledger,
+            kept_across_versions: self.kept_across_versions,
+            changed_since_version: self.changed_since_version,
             near_duplicates: self.near_duplicates,
             asked_items: self.asked_items,
             requests: self.requests,

@@ -52,6 +52,11 @@ impl Nodes {
         &self.descent
     }
 
+    /// The most categories of an item.
+    pub(super) fn most_labels(&self) -> usize {
+        self.builder.most_labels()
+    }
+
     /// The name of a category as it is given out.
     pub(super) fn name(&self, position: usize) -> Arc<str> {
         self.taxonomy.at(position).map_or_else(|| "".into(), |category| self.shared(None).name_of(category))

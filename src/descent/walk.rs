@@ -293,8 +293,7 @@ impl<S: Stream<Item = NewsItem>> Walk<S> {
             while !self.visited[at].inside.is_empty() {
                 let Poll::Ready(Some(outcome)) = self.visited[at].run.poll_next(cx) else { break };
                 has_changed = true;
-                let is_lost =
-                    matches!(&outcome.result, Err(error) if error.kind == ItemErrorKind::NotAttempted);
+                let is_lost = matches!(&outcome.result, Err(error) if error.kind == ItemErrorKind::NotAttempted);
                 if is_lost && self.error.is_none() {
                     self.error = self.visited[at].run.error().cloned();
                 }

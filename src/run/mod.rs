@@ -245,10 +245,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        Stats {
-            tuning: self.tuner.as_ref().map(Tuner::report),
-            ..self.recorder.snapshot(self.shared.snapshots())
-        }
+        Stats { tuning: self.tuner.as_ref().map(Tuner::report), ..self.recorder.snapshot(self.shared.snapshots()) }
     }
 
     pub(crate) fn error(&self) -> Option<&Error> {

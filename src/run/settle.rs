@@ -375,8 +375,9 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         self.emit(Outcome { id, index, result, path: None });
     }
 
-    pub(super) fn emit(&mut self, outcome: Outcome) {
+    pub(super) fn emit(&mut self, mut outcome: Outcome) {
         self.unsettled -= 1;
+        outcome.result = self.shared.handed_on(outcome.result);
         #[cfg(feature = "ledger")]
         let Some(outcome) = self.recall.hold(outcome) else { return };
         self.hand_on(outcome);

@@ -56,6 +56,8 @@ struct Inner {
     /// Folded ids, names and aliases, each to the position of its category.
     positions: HashMap<String, usize>,
     hash: String,
+    /// Those of the categories.
+    hashes: Vec<Arc<str>>,
     tree: Tree,
     /// The names on the path to the category whose children these are, where they are a level of a larger taxonomy.
     scope: Vec<String>,
@@ -136,7 +138,8 @@ impl Taxonomy {
         scope: Vec<String>,
     ) -> Self {
         let hash = content_hash(&categories, &scope);
-        Self { inner: Arc::new(Inner { name, version, categories, positions, hash, tree, scope }) }
+        let hashes = categories.iter().map(|category| category.hash().into()).collect();
+        Self { inner: Arc::new(Inner { name, version, categories, positions, hash, hashes, tree, scope }) }
     }
 
     /// The taxonomy's name.
@@ -176,6 +179,17 @@ impl Taxonomy {
     /// taxonomy and its version are not in it.
     pub fn hash(&self) -> &str {
         &self.inner.hash
+    }
+
+    /// The hash of the category at a position.
+    pub(crate) fn hash_at(&self, position: usize) -> Option<&Arc<str>> {
+        self.inner.hashes.get(position)
+    }
+
+    /// The position of the category with this hash.
+    #[cfg(feature = "ledger")]
+    pub(crate) fn with_hash(&self, hash: &str) -> Option<usize> {
+        self.inner.hashes.iter().position(|known| **known == *hash)
     }
 
     pub(crate) fn position(&self, label: &str) -> Option<usize> {

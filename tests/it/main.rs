@@ -20,6 +20,7 @@ mod props;
 mod quality;
 mod run;
 mod service;
+mod several;
 mod sockets;
 mod spans;
 mod streams;

@@ -109,7 +109,7 @@ fn spoil_objects(draft: &mut Draft, labels: &[String], fault: Fault, random: &mu
         Fault::ExtraObject => {
             let id = objects.len() as u64 + 1 + random.u64(..3);
             let shares = objects[at].shares.clone();
-            objects.push(DraftObject::new(id, labels, shares));
+            objects.push(DraftObject::new(id, labels, shares, 1));
         }
         Fault::IdsFromZero => {
             for object in objects {
