@@ -157,7 +157,7 @@ impl fmt::Display for Failure {
 }
 
 /// The kind of a [`Failure`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum FailureKind {
     /// No connection could be made.

@@ -118,6 +118,6 @@ pub use self::ordered::OrderedOutcomes;
 pub use self::outcome::{Assignment, Origin, Outcome, Report};
 pub use self::server::{Api, Balance, EndpointConfig};
 pub use self::service::{Service, ServiceError, ServiceOptions, ServiceStats};
-pub use self::stats::Stats;
+pub use self::stats::{Stats, StatsHandle};
 pub use self::taxonomy::{Category, CategoryId, Taxonomy, TaxonomyError};
 pub use self::tuning::{SizeEvidence, Tuning, TuningReport};

@@ -52,7 +52,7 @@ use crate::error::{Error, ItemErrorKind};
 use crate::limit::budget::RetryBudget;
 use crate::outcome::Outcome;
 use crate::server::BoxFuture;
-use crate::stats::{Recorder, Stats};
+use crate::stats::{Recording, Stats, StatsHandle};
 
 /// How long an item that is asked again at a stronger model waits for others to share its request: longer than at first,
 /// since such items are few.
@@ -96,7 +96,9 @@ pub(crate) struct Run<S> {
     stronger_lost_at: Option<Instant>,
     budget: RetryBudget,
     random: fastrand::Rng,
-    recorder: Recorder,
+    recorder: Recording,
+    /// The items that were taken in.
+    taken_in: u64,
     /// The run's span: its packs are its children, their attempts theirs.
     span: Span,
     /// Items that were taken in and have no outcome yet.
@@ -111,13 +113,15 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     pub(crate) fn new(shared: Arc<Shared>, source: S, stop: &Stop) -> Self {
         let pack_size = shared.settings.pack_size;
         let tuner = shared.settings.tuning.as_ref().map(|tuning| Tuner::new(tuning, pack_size));
-        Self {
+        let run = Self {
             tuner,
             dedup: Dedup::new(&shared.settings),
             #[cfg(feature = "ledger")]
             recall: recall::Recall::new(&shared),
             ..Self::with_pack_size(shared, source, stop, pack_size, true)
-        }
+        };
+        run.report_tuning();
+        run
     }
 
     /// A run that goes on for as long as its source, for callers that wait for single items.
@@ -161,7 +165,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             escalation_requests: 0.0,
             stronger_lost_at: None,
             budget: RetryBudget::default(),
-            recorder: Recorder::new(),
+            recorder: Recording(StatsHandle::new(std::iter::once(&shared.pool).chain(&shared.stronger).cloned())),
+            taken_in: 0,
             span: tracing::debug_span!(
                 "run",
                 taxonomy = shared.taxonomy.hash(),
@@ -188,6 +193,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             if let Some(outcome) = self.outcomes.pop_front() {
                 return Poll::Ready(Some(outcome));
             }
+            self.recorder.round();
             let has_changed = self.poll_stop(cx)
                 | self.poll_attempts(cx)
                 | self.poll_source(cx)
@@ -201,7 +207,11 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             let is_done = self.unsettled == 0 && self.source.is_none();
             #[cfg(feature = "ledger")]
             let is_done = is_done && self.recall.is_empty();
-            return if is_done { Poll::Ready(None) } else { Poll::Pending };
+            if is_done {
+                self.recorder.end();
+                return Poll::Ready(None);
+            }
+            return Poll::Pending;
         }
     }
 
@@ -246,11 +256,11 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        let stronger = self.shared.stronger.iter().flat_map(|pool| pool.snapshots());
-        Stats {
-            tuning: self.tuner.as_ref().map(Tuner::report),
-            ..self.recorder.snapshot(self.shared.pool.snapshots().into_iter().chain(stronger).collect())
-        }
+        self.recorder.snapshot()
+    }
+
+    pub(crate) fn stats_handle(&self) -> StatsHandle {
+        self.recorder.0.clone()
     }
 
     pub(crate) fn error(&self) -> Option<&Error> {
@@ -261,6 +271,13 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     pub(crate) fn cancel(&mut self) {
         self.attempts = JoinSet::new();
         self.metrics_look = JoinSet::new();
+    }
+
+    /// Lets the statistics know what the tuner has found.
+    fn report_tuning(&self) {
+        if let Some(tuner) = &self.tuner {
+            self.recorder.tuned(tuner.report());
+        }
     }
 
     fn lane(&mut self, tier: Tier) -> &mut Lane {
@@ -281,7 +298,10 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         left.extend(self.delayed.drain(..).flat_map(|(_, pack)| pack.items));
         if is_fatal {
             self.attempts = JoinSet::new();
-            left.extend(self.in_flight.drain().flat_map(|(_, pack)| pack.items));
+            for (_, pack) in self.in_flight.drain() {
+                self.recorder.returned(pack.len());
+                left.extend(pack.items);
+            }
         }
         left.sort_unstable_by_key(|item| item.index);
         for item in left {

@@ -32,8 +32,9 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             if self.delayed[at].0 > now {
                 at += 1;
             } else if self.budget.withdraw() {
-                self.recorder.retries += 1;
                 let (_, pack) = self.delayed.swap_remove(at);
+                let cause = pack.items.first().and_then(|item| item.last_failure.as_ref());
+                self.recorder.retried(cause.map(|failure| failure.kind));
                 self.lane(pack.tier).ready.push_back(pack);
             } else {
                 self.delayed[at].0 = now + BUDGET_PAUSE;
@@ -128,8 +129,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         if let Some((_, in_flight)) = &mut pack.measures {
             *in_flight = self.in_flight.len() + 1;
         }
-        self.recorder.requests += 1;
-        self.recorder.max_in_flight = self.recorder.max_in_flight.max(self.in_flight.len() + 1);
+        let waited = pack.waiting_since.take().map_or(Duration::ZERO, |since| admission.admitted_at - since);
+        self.recorder.sent(tier.endpoint(admission.at), pack.len(), waited);
         let texts = self.texts_of(&pack);
         let span = tracing::debug_span!(
             parent: &pack.span,

@@ -19,6 +19,7 @@ mod run;
 mod service;
 mod sockets;
 mod spans;
+mod stats;
 mod streams;
 mod support;
 mod tuning;
