@@ -201,6 +201,26 @@ pub enum FailureKind {
     Refusal,
 }
 
+impl FailureKind {
+    /// All kinds.
+    #[cfg(feature = "metrics")]
+    pub(crate) const ALL: [Self; 13] = [
+        Self::Connect,
+        Self::Interrupted,
+        Self::Timeout,
+        Self::Overloaded,
+        Self::ServerError,
+        Self::UnusableResponse,
+        Self::KeyRefused,
+        Self::UnknownModel,
+        Self::ContextLength,
+        Self::Unsupported,
+        Self::Rejected,
+        Self::ContentFilter,
+        Self::Refusal,
+    ];
+}
+
 /// Why an item has no category.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -252,6 +272,26 @@ pub enum ItemErrorKind {
 }
 
 impl ItemErrorKind {
+    /// All kinds.
+    #[cfg(feature = "metrics")]
+    pub(crate) const ALL: [Self; 15] = [
+        Self::Empty,
+        Self::TooLong,
+        Self::Rejected,
+        Self::ContentFilter,
+        Self::Refusal,
+        Self::Unreadable,
+        Self::Missing,
+        Self::Repeated,
+        Self::UnknownLabel,
+        Self::Shifted,
+        Self::Cut,
+        Self::Timeout,
+        Self::Connection,
+        Self::ServerError,
+        Self::NotAttempted,
+    ];
+
     /// The kind as it is written in outputs and statistics, in kebab case.
     pub fn as_str(self) -> &'static str {
         match self {

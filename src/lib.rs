@@ -43,6 +43,7 @@
 //!   stated bounds. Do not wrap it in another retry loop; look at [`Error::status`] and [`ItemError::status`].
 //! - How it fits to channels, actors, rayon and plain iterators is in [`recipes`].
 //! - A nightly archive needs no server while it runs: [`batch`] writes requests to files and reads results from files.
+//! - What a run does is in [`stats`] at any time; when to worry about it, in [`alerts`].
 //! - How many labels are right, and what they cost, is measured on labelled items of your own: [`evaluate`].
 //!
 //! # Features
@@ -53,6 +54,8 @@
 //! | `native-tls` | no | TLS by the operating system's library |
 //! | `tokenizers` | no | exact token counts from a `tokenizer.json` |
 //! | `ledger` | no | [`ledger`]: answers kept in a file, so that nothing is asked twice |
+//! | `gpu` | no | [`gpu`]: use and memory of the GPUs of this machine, by `nvidia-smi` |
+//! | `metrics` | no | [`metrics`]: counts for the `metrics` facade, and so for Prometheus and others |
 //! | `near-duplicates` | no | [`near_duplicates`]: reprints are answered with the item that they are nearly the same as |
 //! | `testing` | no | [`testing`]: a scripted transport and a simulated server with faults, for your tests |
 //!
@@ -63,6 +66,7 @@
 //!
 //! How it works, with formulas and sources, is in [`design`].
 
+pub mod alerts;
 mod answer;
 pub mod batch;
 mod builder;
@@ -72,10 +76,14 @@ mod dedup;
 mod error;
 mod escalation;
 pub mod evaluate;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 mod item;
 #[cfg(feature = "ledger")]
 pub mod ledger;
 mod limit;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 #[cfg(feature = "near-duplicates")]
 pub mod near_duplicates;
 mod ordered;

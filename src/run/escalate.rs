@@ -34,7 +34,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             self.recorder.count(|counts| counts.escalations_refused += 1);
             return self.settled(item, Ok(assignment));
         }
-        self.recorder.count(|counts| counts.escalated += 1);
+        self.recorder.escalated();
         item.escalated = Some(Box::new(Escalated { first: assignment, later: Vec::new() }));
         self.escalate(item, escalation);
     }

@@ -83,7 +83,8 @@ pub(crate) struct Run<S> {
     in_flight: HashMap<Id, Pack>,
     /// The look at a server's metrics that is under way.
     metrics_look: JoinSet<()>,
-    queue_seen_at: Option<Instant>,
+    /// When each server was looked at last.
+    looked_at: HashMap<usize, Instant>,
     outcomes: VecDeque<Outcome>,
     #[cfg(feature = "ledger")]
     recall: recall::Recall,
@@ -155,7 +156,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             attempts: JoinSet::new(),
             in_flight: HashMap::new(),
             metrics_look: JoinSet::new(),
-            queue_seen_at: None,
+            looked_at: HashMap::new(),
             outcomes: VecDeque::new(),
             #[cfg(feature = "ledger")]
             recall: recall::Recall::default(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_core::Stream;
 use tokio::time::Instant;
 use tracing::Instrument;
+use tracing::field::Empty;
 
 use super::Run;
 use super::attempt::{attempt, items_tokens};
@@ -15,8 +16,8 @@ use crate::error::Error;
 use crate::prompt::clean::CleanText;
 use crate::server::Admission;
 
-/// How often the queues of the servers are looked at, where that is wanted.
-const QUEUE_WATCH_PERIOD: Duration = Duration::from_secs(1);
+/// How often the metrics of each server are looked at, where that is wanted.
+const WATCH_PERIOD: Duration = Duration::from_secs(1);
 /// How long a retry that the budget does not allow now waits before it asks again.
 const BUDGET_PAUSE: Duration = Duration::from_millis(500);
 
@@ -138,21 +139,30 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             endpoint = %admission.endpoint().base_url,
             items = pack.len(),
             number = pack.items.first().map_or(0, |item| item.attempts),
+            // The names of OpenTelemetry's conventions for clients of models.
+            gen_ai.operation.name = admission.dialect.operation(),
+            gen_ai.provider.name = "openai",
+            gen_ai.request.model = %admission.endpoint().model,
+            gen_ai.request.temperature = self.shared.settings.temperature,
+            gen_ai.request.max_tokens = self.shared.max_output_tokens(texts.len()),
+            gen_ai.usage.input_tokens = Empty,
+            gen_ai.usage.cache_read.input_tokens = Empty,
+            gen_ai.usage.output_tokens = Empty,
+            "error.type" = Empty,
         );
         let task = self.attempts.spawn(attempt(Arc::clone(&self.shared), texts, admission).instrument(span));
         self.in_flight.insert(task.id(), pack);
     }
 
-    /// Looks at the metrics of the server that has just answered: for its prefix cache once or twice, for its queue now and
-    /// then where that is wanted.
+    /// Looks at the metrics of the server that has just answered: for its prefix cache once or twice, for the statistics and
+    /// its queue now and then where that is wanted.
     pub(super) fn look_at_metrics(&mut self, at: usize, admitted_at: Instant) {
         while self.metrics_look.try_join_next().is_some() {}
-        let is_recent = self.queue_seen_at.is_some_and(|seen_at| seen_at.elapsed() < QUEUE_WATCH_PERIOD);
-        let watches_queue = self.shared.settings.waits_by_gauge && !is_recent;
-        if (watches_queue || self.shared.pool.wants_metrics(at)) && self.metrics_look.is_empty() {
-            if watches_queue {
-                self.queue_seen_at = Some(Instant::now());
-            }
+        let watches_queue = self.shared.settings.waits_by_gauge;
+        let watches = watches_queue || self.shared.settings.watches_servers;
+        let is_due = watches && self.looked_at.get(&at).is_none_or(|looked_at| looked_at.elapsed() >= WATCH_PERIOD);
+        if (is_due || self.shared.pool.wants_metrics(at)) && self.metrics_look.is_empty() {
+            self.looked_at.insert(at, Instant::now());
             self.metrics_look.spawn(Arc::clone(&self.shared.pool).read_metrics(at, admitted_at, watches_queue));
         }
     }

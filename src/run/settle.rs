@@ -175,7 +175,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             return self.fail(item, kind);
         }
         item.alone |= has_been_asked_enough;
-        self.recorder.count(|counts| counts.reasked += 1);
+        self.recorder.reasked();
         self.push_again(item);
     }
 
@@ -189,7 +189,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         }
         item.has_been_refused = true;
         item.alone = true;
-        self.recorder.count(|counts| counts.reasked += 1);
+        self.recorder.reasked();
         self.push_again(item);
     }
 
@@ -280,7 +280,9 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         }
         // Nobody who waits for a neighbour should wait for all retries of a bad item.
         let parts = if self.serves && pack.transport_failures > 0 { pack.halves() } else { (pack, None) };
-        self.recorder.count(|counts| counts.splits += u64::from(parts.1.is_some()));
+        if parts.1.is_some() {
+            self.recorder.split();
+        }
         let at = Instant::now() + wait;
         self.delayed.extend(std::iter::once(parts.0).chain(parts.1).map(|part| (at, part)));
     }
@@ -317,7 +319,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
                 }
             }
             (first, Some(second)) => {
-                self.recorder.count(|counts| counts.splits += 1);
+                self.recorder.split();
                 for mut half in [first, second] {
                     // Half of a blamed pack has one attempt to clear itself, so that a bad item is found soon; a single
                     // item has all of them, so that bad luck does not cost it.

@@ -12,6 +12,8 @@ use super::time_line::TimeLine;
 use super::{EndpointStats, Rates, Stats, Window};
 use crate::answer::{Fault, Label};
 use crate::error::{FailureKind, ItemErrorKind};
+#[cfg(feature = "metrics")]
+use crate::metrics::Meters;
 use crate::outcome::Outcome;
 use crate::run::kind_of_fault;
 use crate::server::wire::Usage;
@@ -55,6 +57,8 @@ pub struct StatsHandle {
     recorder: Arc<Mutex<Recorder>>,
     /// Those of all items, and the one with the stronger model.
     pools: Arc<[Arc<Pool>]>,
+    #[cfg(feature = "metrics")]
+    meters: Arc<Meters>,
 }
 
 #[derive(Debug)]
@@ -91,7 +95,11 @@ impl StatsHandle {
         let mut recorder = self.lock();
         let now = recorder.ended.unwrap_or_else(Instant::now);
         recorder.tick(now);
-        recorder.stats(now, snapshots)
+        let stats = recorder.stats(now, snapshots);
+        drop(recorder);
+        #[cfg(feature = "metrics")]
+        self.meters.publish(&stats);
+        stats
     }
 
     pub(crate) fn new(pools: impl IntoIterator<Item = Arc<Pool>>) -> Self {
@@ -111,7 +119,12 @@ impl StatsHandle {
             max_in_flight: 0,
             tuning: None,
         };
-        Self { recorder: Arc::new(Mutex::new(recorder)), pools }
+        Self {
+            recorder: Arc::new(Mutex::new(recorder)),
+            #[cfg(feature = "metrics")]
+            meters: Arc::new(Meters::new(&pools.iter().flat_map(|pool| pool.snapshots()).collect::<Vec<_>>())),
+            pools,
+        }
     }
 
     /// A round of the run begins.
@@ -144,6 +157,8 @@ impl StatsHandle {
         let mut recorder = self.lock();
         recorder.unsettled += 1;
         recorder.run.current().items += 1;
+        #[cfg(feature = "metrics")]
+        self.meters.taken_in();
         recorder.now
     }
 
@@ -151,6 +166,29 @@ impl StatsHandle {
         let mut recorder = self.lock();
         recorder.unsettled = recorder.unsettled.saturating_sub(1);
         recorder.run.current().settled(outcome);
+        #[cfg(feature = "metrics")]
+        self.meters.handed_on(outcome);
+    }
+
+    /// An item is asked again since its answer was not valid.
+    pub(crate) fn reasked(&self) {
+        self.count(|counts| counts.reasked += 1);
+        #[cfg(feature = "metrics")]
+        self.meters.reasked.increment(1);
+    }
+
+    /// An item is asked again since its answer was not sure enough.
+    pub(crate) fn escalated(&self) {
+        self.count(|counts| counts.escalated += 1);
+        #[cfg(feature = "metrics")]
+        self.meters.escalated.increment(1);
+    }
+
+    /// A pack was split.
+    pub(crate) fn split(&self) {
+        self.count(|counts| counts.splits += 1);
+        #[cfg(feature = "metrics")]
+        self.meters.splits.increment(1);
     }
 
     /// An item that was asked is settled; it was taken in at that time.
@@ -158,6 +196,8 @@ impl StatsHandle {
         let mut recorder = self.lock();
         let latency = recorder.now.saturating_duration_since(since);
         recorder.run.current().item_latency.record(latency);
+        #[cfg(feature = "metrics")]
+        self.meters.item_took(latency);
     }
 
     /// A pack was sent, after waiting so long for a place.
@@ -170,6 +210,8 @@ impl StatsHandle {
         let Some(tally) = recorder.tally_of(place) else { return };
         tally.requests += 1;
         tally.admission_wait.record(waited);
+        #[cfg(feature = "metrics")]
+        self.meters.sent(place, waited);
     }
 
     /// A request has ended, however it did.
@@ -190,12 +232,16 @@ impl StatsHandle {
         let mut recorder = self.lock();
         let Some(tally) = recorder.tally_of(place) else { return };
         tally.answered(latency, usage);
+        let mut valid = 0;
         for label in labels {
             match label {
-                Ok(_) => tally.valid_answers += 1,
+                Ok(_) => valid += 1,
                 Err(fault) => *tally.invalid_answers.entry(kind_of_fault(*fault)).or_default() += 1,
             }
         }
+        tally.valid_answers += valid;
+        #[cfg(feature = "metrics")]
+        self.meters.answered(place, latency, usage, valid, labels.len() as u64 - valid);
     }
 
     pub(crate) fn attempt_failed(&self, at: EndpointNumber, kind: FailureKind) {
@@ -203,11 +249,16 @@ impl StatsHandle {
         if let Some(tally) = self.lock().tally_of(place) {
             *tally.failures.entry(kind).or_default() += 1;
         }
+        #[cfg(feature = "metrics")]
+        self.meters.failed(place, kind);
     }
 
     /// A pack goes again that failed in this way.
     pub(crate) fn retried(&self, cause: Option<FailureKind>) {
-        *self.lock().run.current().retries.entry(cause.unwrap_or(FailureKind::Interrupted)).or_default() += 1;
+        let cause = cause.unwrap_or(FailureKind::Interrupted);
+        *self.lock().run.current().retries.entry(cause).or_default() += 1;
+        #[cfg(feature = "metrics")]
+        self.meters.retried(cause);
     }
 
     pub(crate) fn tuned(&self, report: TuningReport) {
