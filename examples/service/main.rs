@@ -20,6 +20,8 @@
 mod metrics;
 mod routes;
 
+#[path = "../support/prometheus.rs"]
+mod prometheus;
 #[path = "../support/server.rs"]
 mod server;
 #[expect(dead_code, reason = "a part of it is for other examples")]
@@ -29,15 +31,18 @@ mod stop;
 #[cfg(test)]
 mod tests;
 
+use std::fs::File;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use slugline::gpu::GpuWatch;
 use slugline::{ServiceOptions, Taxonomy};
 use tokio::net::TcpListener;
 
+use self::prometheus::Prometheus;
 use self::routes::router;
 use self::server::{ServerArgs, read_args};
 use self::stop::Stop;
@@ -60,6 +65,10 @@ struct Args {
     /// The most items that wait for a request; more are turned away with 429
     #[arg(long, value_name = "N", default_value_t = 256)]
     queue: usize,
+
+    /// Watch the GPUs of this machine by nvidia-smi, and write what it says to this file
+    #[arg(long, value_name = "FILE.csv")]
+    gpu_log: Option<PathBuf>,
 
     /// How long a request may take, fractions allowed; longer ones end with 504
     #[arg(long, value_name = "SECONDS", value_parser = server::seconds, default_value = "30")]
@@ -84,13 +93,28 @@ async fn main() -> ExitCode {
     )
 }
 
+fn watch_gpus(log: &Path) -> Result<GpuWatch, String> {
+    let log =
+        File::options().append(true).create(true).open(log).map_err(|error| format!("{}: {error}", log.display()))?;
+    let watch = GpuWatch::start(Some(Box::new(log)));
+    if watch.is_over() {
+        complain("no nvidia-smi here: no GPU is watched");
+    }
+    Ok(watch)
+}
+
 fn complain(problem: &str) {
     eprintln!("service: {problem}");
 }
 
 async fn run(args: &Args) -> Result<(), String> {
     let taxonomy = Taxonomy::load(&args.taxonomy).map_err(|error| error.to_string())?;
-    let categorizer = args.server.builder(taxonomy)?.build().map_err(|error| error.to_string())?;
+    // Before the service is made, whose counts go where they find an exporter.
+    let figures = Prometheus::default();
+    ::metrics::set_global_recorder(figures.clone()).map_err(|error| error.to_string())?;
+    let builder = args.server.builder(taxonomy)?.watch_server_metrics(true);
+    let categorizer = builder.build().map_err(|error| error.to_string())?;
+    let _gpus = args.gpu_log.as_ref().map(|path| watch_gpus(path)).transpose()?;
     let service = categorizer.service(ServiceOptions::default().queue(args.queue).deadline(args.deadline));
 
     let listener = TcpListener::bind(args.listen).await.map_err(|error| format!("{}: {error}", args.listen))?;
@@ -99,7 +123,7 @@ async fn run(args: &Args) -> Result<(), String> {
 
     let stop = Stop::default();
     stop::on_signals(&stop, || {});
-    let serving = axum::serve(listener, router(service.clone(), args.deadline));
+    let serving = axum::serve(listener, router(service.clone(), args.deadline, figures));
     let serving = serving.with_graceful_shutdown(stop.clone().stopped());
     tokio::select! {
         result = serving => result.map_err(|error| error.to_string())?,

@@ -1,10 +1,12 @@
 //! Behaviour of the crate, seen from outside. One binary, a module per behaviour.
 
+mod alerts;
 mod answers;
 mod batch;
 mod categories;
 mod concurrency;
 mod corpus;
+mod dashboards;
 mod endpoints;
 mod evaluation;
 mod failures;
@@ -23,3 +25,6 @@ mod stats;
 mod streams;
 mod support;
 mod tuning;
+
+#[path = "../../examples/support/prometheus.rs"]
+mod prometheus;
