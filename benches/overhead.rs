@@ -14,10 +14,10 @@
 
 #[path = "support/clients.rs"]
 mod clients;
+#[path = "../examples/support/exporter.rs"]
+mod exporter;
 #[path = "support/fixtures.rs"]
 mod fixtures;
-#[path = "../examples/support/prometheus.rs"]
-mod prometheus;
 #[path = "support/server.rs"]
 mod server;
 
@@ -35,7 +35,7 @@ fn main() -> Result<()> {
         return Ok(runtime.block_on(server::serve())?);
     }
     let options = Options::from_args()?;
-    let exporter = prometheus::Prometheus::default();
+    let exporter = exporter::Prometheus::default();
     if options.has_exporter {
         metrics::set_global_recorder(exporter.clone())?;
     }

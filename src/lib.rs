@@ -45,6 +45,8 @@
 //! - A nightly archive needs no server while it runs: [`batch`] writes requests to files and reads results from files.
 //! - What a run does is in [`stats`] at any time; when to worry about it, in [`alerts`].
 //! - How many labels are right, and what they cost, is measured on labelled items of your own: [`evaluate`].
+//! - How many requests a server takes at once is measured by [`load`], and how many servers that makes is worked out by
+//!   [`plan`].
 //!
 //! # Features
 //!
@@ -57,6 +59,7 @@
 //! | `gpu` | no | [`gpu`]: use and memory of the GPUs of this machine, by `nvidia-smi` |
 //! | `metrics` | no | [`metrics`]: counts for the `metrics` facade, and so for Prometheus and others |
 //! | `near-duplicates` | no | [`near_duplicates`]: reprints are answered with the item that they are nearly the same as |
+//! | `feeds` | no | [`feeds`]: RSS, Atom and JSON feeds as items, whatever their charset, HTML reduced to text |
 //! | `testing` | no | [`testing`]: a scripted transport and a simulated server with faults, for your tests |
 //!
 //! # What it does not do
@@ -73,21 +76,28 @@ mod builder;
 pub mod calibration;
 mod categorizer;
 mod dedup;
+mod descent;
 mod error;
 mod escalation;
 pub mod evaluate;
+#[cfg(feature = "feeds")]
+pub mod feeds;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 mod item;
 #[cfg(feature = "ledger")]
 pub mod ledger;
 mod limit;
+pub mod load;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 #[cfg(feature = "near-duplicates")]
 pub mod near_duplicates;
 mod ordered;
 mod outcome;
+mod page;
+pub mod plan;
+
 pub mod prompt;
 pub mod recipes;
 mod run;
@@ -115,6 +125,7 @@ struct Readme;
 pub use self::answer::AnswerForm;
 pub use self::builder::CategorizerBuilder;
 pub use self::categorizer::{Categorizer, OutcomeStream, StopHandle};
+pub use self::descent::{Descent, LevelStats, Path, PathEnd, PathStep};
 pub use self::error::{Error, ErrorKind, Failure, FailureKind, ItemError, ItemErrorKind, Status};
 pub use self::escalation::Escalation;
 pub use self::item::NewsItem;

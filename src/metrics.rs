@@ -6,6 +6,7 @@
 //! | `slugline_items_total` | counter | items taken in | |
 //! | `slugline_items_categorized_total` | counter | items with a category | |
 //! | `slugline_items_failed_total` | counter | items given up | `kind` |
+//! | `slugline_items_below_threshold_total` | counter | items without a category that was probable enough | |
 //! | `slugline_items_fallback_total` | counter | items in the category "none of these" | |
 //! | `slugline_items_copied_total` | counter | items answered as copies | |
 //! | `slugline_items_from_ledger_total` | counter | items answered by the ledger | |
@@ -60,6 +61,7 @@ pub(crate) struct Meters {
     items: Counter,
     categorized: Counter,
     failed: BTreeMap<ItemErrorKind, Counter>,
+    below_threshold: Counter,
     fallback: Counter,
     copied: Counter,
     from_ledger: Counter,
@@ -98,6 +100,7 @@ impl Meters {
             failed: ItemErrorKind::ALL
                 .map(|kind| (kind, counter!("slugline_items_failed_total", "kind" => kind.as_str())))
                 .into(),
+            below_threshold: counter!("slugline_items_below_threshold_total"),
             fallback: counter!("slugline_items_fallback_total"),
             copied: counter!("slugline_items_copied_total"),
             from_ledger: counter!("slugline_items_from_ledger_total"),
@@ -125,6 +128,7 @@ impl Meters {
                 self.copied.increment(u64::from(assignment.origin.duplicate_of.is_some()));
                 self.from_ledger.increment(u64::from(assignment.origin.from_ledger));
             }
+            Err(error) if error.kind == ItemErrorKind::BelowThreshold => self.below_threshold.increment(1),
             Err(error) => add(&self.failed, error.kind),
         }
     }

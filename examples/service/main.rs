@@ -20,8 +20,8 @@
 mod metrics;
 mod routes;
 
-#[path = "../support/prometheus.rs"]
-mod prometheus;
+#[path = "../support/exporter.rs"]
+mod exporter;
 #[path = "../support/server.rs"]
 mod server;
 #[expect(dead_code, reason = "a part of it is for other examples")]
@@ -38,11 +38,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use slugline::gpu::GpuWatch;
-use slugline::{ServiceOptions, Taxonomy};
+use slugline::alerts::{self, Alerts, Rules};
+use slugline::gpu::{self, GpuWatch};
+use slugline::{ServiceOptions, StatsHandle, Taxonomy};
 use tokio::net::TcpListener;
 
-use self::prometheus::Prometheus;
+use self::exporter::Prometheus;
 use self::routes::router;
 use self::server::{ServerArgs, read_args};
 use self::stop::Stop;
@@ -78,6 +79,9 @@ struct Args {
 /// How long connections may still take after the deadline of their requests, once the service is asked to stop.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// How often somebody looks for something to worry about.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let args: Args = match read_args(complain) {
@@ -91,6 +95,17 @@ async fn main() -> ExitCode {
         },
         |()| ExitCode::SUCCESS,
     )
+}
+
+/// Looks for something to worry about as long as the program runs; the levels of the alerts are among the figures.
+async fn watch(stats: StatsHandle, gpus: Option<GpuWatch>) {
+    let mut alerts = Alerts::new(Rules::default()).on_change(|change| eprintln!("{change}"));
+    loop {
+        let mut measured = alerts::of_stats(&stats.snapshot());
+        measured.extend(gpus.iter().flat_map(|gpus| gpu::measurements(&gpus.latest())));
+        alerts.look(&measured);
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 fn watch_gpus(log: &Path) -> Result<GpuWatch, String> {
@@ -114,8 +129,10 @@ async fn run(args: &Args) -> Result<(), String> {
     ::metrics::set_global_recorder(figures.clone()).map_err(|error| error.to_string())?;
     let builder = args.server.builder(taxonomy)?.watch_server_metrics(true);
     let categorizer = builder.build().map_err(|error| error.to_string())?;
-    let _gpus = args.gpu_log.as_ref().map(|path| watch_gpus(path)).transpose()?;
+    let gpus = args.gpu_log.as_ref().map(|path| watch_gpus(path)).transpose()?;
     let service = categorizer.service(ServiceOptions::default().queue(args.queue).deadline(args.deadline));
+
+    tokio::spawn(watch(service.stats_handle(), gpus));
 
     let listener = TcpListener::bind(args.listen).await.map_err(|error| format!("{}: {error}", args.listen))?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;

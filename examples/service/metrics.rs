@@ -3,7 +3,7 @@
 
 use slugline::{Service, ServiceStats};
 
-use super::prometheus::Prometheus;
+use super::exporter::Prometheus;
 
 /// All figures, each with its type.
 pub(crate) fn metrics(service: &Service, figures: &Prometheus) -> String {

@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use slugline::{ItemError, NewsItem, Outcome, Service, ServiceError, Status};
 use tokio::time::Instant;
 
+use super::exporter::Prometheus;
 use super::metrics::metrics;
-use super::prometheus::Prometheus;
 
 /// The most bytes of a request.
 pub(crate) const MAX_BODY_BYTES: usize = 1 << 20;

@@ -10,7 +10,7 @@ use slugline::testing::{Asked, Reply, ScriptedTransport};
 use slugline::{Categorizer, Category, EndpointConfig, Service, ServiceOptions, Taxonomy};
 use tokio::net::TcpListener;
 
-use super::prometheus::Prometheus;
+use super::exporter::Prometheus;
 use super::routes::{MAX_BODY_BYTES, MAX_ITEMS, OPENAPI, router};
 
 /// A service that listens, its address and its handle.

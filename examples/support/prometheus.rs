@@ -1,129 +1,101 @@
-//! What the feature `metrics` of the crate counts, in Prometheus' text format, version 0.0.4: an exporter of the `metrics`
-//! facade that keeps all series in memory and writes them when it is asked. For more (push, expiry, summaries) there is the
-//! crate `metrics-exporter-prometheus`.
+//! Reads a server's figures in Prometheus' text format, version 0.0.4.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+/// The most bytes of a page that are read.
+const MOST_BYTES: usize = 16 * 1024 * 1024;
 
-use metrics::{Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
-
-/// Upper bounds of the buckets of latencies, in seconds. Alerts are at 4 and 6 seconds, attempts end at 10 by default.
-const BUCKETS_S: [f64; 16] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 30.0];
-
-/// Cheap to clone; all clones share their series.
+/// The figures of a page.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Prometheus(Arc<Mutex<BTreeMap<String, BTreeMap<String, Series>>>>);
+pub(crate) struct Page(Vec<Sample>);
 
-#[derive(Clone, Debug)]
-enum Series {
-    Counter(Arc<AtomicU64>),
-    /// The bits of a float.
-    Gauge(Arc<AtomicU64>),
-    Histogram(Arc<Buckets>),
+/// A figure with its labels.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Sample {
+    pub(crate) name: String,
+    pub(crate) labels: Vec<(String, String)>,
+    pub(crate) value: f64,
 }
 
-/// How many values were at most each bound, and beyond the last.
-#[derive(Debug, Default)]
-struct Buckets {
-    counts: [AtomicU64; BUCKETS_S.len() + 1],
-    sum_microseconds: AtomicU64,
+impl Sample {
+    /// The value of a label.
+    pub(crate) fn label(&self, name: &str) -> Option<&str> {
+        self.labels.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
 }
 
-impl Prometheus {
-    /// All series, those of a name together below their type.
-    pub(crate) fn page(&self) -> String {
-        let mut page = String::new();
-        for (name, by_labels) in &*self.lock() {
-            let kind = by_labels.values().next().map_or("untyped", Series::kind);
-            page.push_str(&format!("# TYPE {name} {kind}\n"));
-            for (labels, series) in by_labels {
-                series.write(name, labels, &mut page);
+/// Gets the page at an address, or says in words why there is none.
+pub(crate) async fn fetch(client: &reqwest::Client, url: reqwest::Url) -> Result<Page, String> {
+    let mut response = client.get(url).send().await.map_err(|error| {
+        let reason = if error.is_timeout() { "no answer in time" } else { "nobody answers" };
+        reason.to_owned()
+    })?;
+    if !response.status().is_success() {
+        return Err(format!("HTTP {}", response.status().as_u16()));
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|_| "the answer broke off".to_owned())? {
+        body.extend_from_slice(&chunk);
+        if body.len() > MOST_BYTES {
+            return Err("the page has no end".to_owned());
+        }
+    }
+    Ok(Page::read(&String::from_utf8_lossy(&body)))
+}
+
+impl Page {
+    /// Reads a page. Lines that are no figures are left out.
+    pub(crate) fn read(text: &str) -> Self {
+        Self(text.lines().filter_map(sample).collect())
+    }
+
+    /// The figures of a name.
+    pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Sample> {
+        self.0.iter().filter(move |sample| sample.name == name)
+    }
+
+    /// The sum of the figures of a name; none when there is none.
+    pub(crate) fn sum(&self, name: &str) -> Option<f64> {
+        self.all(name).map(|sample| sample.value).fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
+    }
+}
+
+fn sample(line: &str) -> Option<Sample> {
+    let line = line.trim();
+    let name_end = line.find(|c: char| c == '{' || c.is_whitespace())?;
+    let (name, rest) = line.split_at(name_end);
+    if name.is_empty() || name.starts_with('#') {
+        return None;
+    }
+    let (labels, rest) = match rest.strip_prefix('{') {
+        Some(rest) => labels(rest)?,
+        None => (Vec::new(), rest),
+    };
+    // After the value there may be a time.
+    let value = rest.split_whitespace().next()?.parse().ok()?;
+    Some(Sample { name: name.to_owned(), labels, value })
+}
+
+/// Labels up to the closing brace, and what stands behind it.
+fn labels(mut rest: &str) -> Option<(Vec<(String, String)>, &str)> {
+    let mut labels = Vec::new();
+    loop {
+        rest = rest.trim_start_matches([',', ' ']);
+        if let Some(rest) = rest.strip_prefix('}') {
+            return Some((labels, rest));
+        }
+        let (name, after) = rest.split_once('=')?;
+        let mut value = String::new();
+        let mut chars = after.strip_prefix('"')?.char_indices();
+        let end = loop {
+            match chars.next()? {
+                (at, '"') => break at,
+                (_, '\\') => value.push(match chars.next()?.1 {
+                    'n' => '\n',
+                    other => other,
+                }),
+                (_, other) => value.push(other),
             }
-        }
-        page
+        };
+        labels.push((name.trim().to_owned(), value));
+        rest = &after[end + 2..];
     }
-
-    /// The series with this key, made if it is new; what is there under another type stays.
-    fn series(&self, key: &Key, new: impl FnOnce() -> Series) -> Series {
-        let label = |label: &metrics::Label| format!("{}=\"{}\"", label.key(), escaped(label.value()));
-        let labels: Vec<String> = key.labels().map(label).collect();
-        let mut families = self.lock();
-        families.entry(key.name().to_owned()).or_default().entry(labels.join(",")).or_insert_with(new).clone()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, BTreeMap<String, Series>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Recorder for Prometheus {
-    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-
-    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-        match self.series(key, || Series::Counter(Arc::default())) {
-            Series::Counter(value) => Counter::from_arc(value),
-            _ => Counter::noop(),
-        }
-    }
-
-    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
-        match self.series(key, || Series::Gauge(Arc::default())) {
-            Series::Gauge(value) => Gauge::from_arc(value),
-            _ => Gauge::noop(),
-        }
-    }
-
-    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
-        match self.series(key, || Series::Histogram(Arc::default())) {
-            Series::Histogram(value) => Histogram::from_arc(value),
-            _ => Histogram::noop(),
-        }
-    }
-}
-
-impl HistogramFn for Buckets {
-    fn record(&self, seconds: f64) {
-        let at = BUCKETS_S.partition_point(|bound| *bound < seconds);
-        self.counts[at].fetch_add(1, Ordering::Relaxed);
-        self.sum_microseconds.fetch_add((seconds * 1e6) as u64, Ordering::Relaxed);
-    }
-}
-
-impl Series {
-    fn kind(&self) -> &'static str {
-        match self {
-            Self::Counter(_) => "counter",
-            Self::Gauge(_) => "gauge",
-            Self::Histogram(_) => "histogram",
-        }
-    }
-
-    fn write(&self, name: &str, labels: &str, page: &mut String) {
-        let in_braces = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
-        match self {
-            Self::Counter(value) => page.push_str(&format!("{name}{in_braces} {}\n", value.load(Ordering::Relaxed))),
-            Self::Gauge(value) => {
-                page.push_str(&format!("{name}{in_braces} {}\n", f64::from_bits(value.load(Ordering::Relaxed))));
-            }
-            Self::Histogram(buckets) => {
-                let comma = if labels.is_empty() { "" } else { "," };
-                let bounds = BUCKETS_S.iter().map(ToString::to_string).chain(["+Inf".to_owned()]);
-                let mut sum = 0;
-                for (bound, count) in bounds.zip(&buckets.counts) {
-                    sum += count.load(Ordering::Relaxed);
-                    page.push_str(&format!("{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {sum}\n"));
-                }
-                let seconds = buckets.sum_microseconds.load(Ordering::Relaxed) as f64 / 1e6;
-                page.push_str(&format!("{name}_sum{in_braces} {seconds}\n{name}_count{in_braces} {sum}\n"));
-            }
-        }
-    }
-}
-
-/// As the format wants it in the value of a label.
-fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

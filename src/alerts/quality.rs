@@ -225,7 +225,7 @@ mod tests {
     use crate::outcome::tests::assignment;
 
     fn outcome(id: &str, label: &str) -> Outcome {
-        Outcome { id: id.into(), index: 0, result: Ok(assignment(&[(label.into(), 1.0)], 1, 1)) }
+        Outcome { id: id.into(), index: 0, result: Ok(assignment(&[(label.into(), 1.0)], 1, 1)), path: None }
     }
 
     fn mix(counts: &[(&str, u64)]) -> Mix {
@@ -287,7 +287,7 @@ mod tests {
         copy.result.as_mut().unwrap().origin.duplicate_of = Some("c0".into());
         quality.observe(Some("wire"), &copy);
         let error = crate::ItemError::of(crate::ItemErrorKind::Timeout);
-        quality.observe(None, &Outcome { id: "c".into(), index: 0, result: Err(error) });
+        quality.observe(None, &Outcome { id: "c".into(), index: 0, result: Err(error), path: None });
         let found = quality.measurements();
         assert_eq!((found.len(), found[0].signal, found[0].samples), (1, Signal::CanaryAccuracy, 3));
         assert!((found[0].value - 1.0 / 3.0).abs() < 1e-9);

@@ -69,6 +69,7 @@ impl Item {
             attempts: self.attempts,
             elapsed: self.first_attempt.map_or(Duration::ZERO, |at| at.elapsed()),
             failure: self.last_failure.clone(),
+            best: None,
         }
     }
 }

@@ -11,6 +11,7 @@
 //! an item from the source only when there is room, so a slow consumer slows the source down.
 
 mod attempt;
+mod course;
 mod escalate;
 mod intake;
 pub(crate) mod job;
@@ -38,6 +39,7 @@ use tracing::Span;
 
 use self::attempt::Finished;
 pub(crate) use self::attempt::request;
+pub(crate) use self::course::Course;
 pub(crate) use self::job::{Item, kind_of_failure, kind_of_fault};
 use self::job::{Pack, Tier};
 use self::lane::Lane;
@@ -52,7 +54,7 @@ use crate::error::{Error, ItemErrorKind};
 use crate::limit::budget::RetryBudget;
 use crate::outcome::Outcome;
 use crate::server::BoxFuture;
-use crate::stats::{Recording, Stats, StatsHandle};
+use crate::stats::{Recording, Stats, StatsHandle, Tally};
 
 /// How long an item that is asked again at a stronger model waits for others to share its request: longer than at first,
 /// since such items are few.
@@ -141,13 +143,10 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         pack_size: usize,
         escalates: bool,
     ) -> Self {
-        shared.pool.begin_run();
         let settings = &shared.settings;
         let first = Lane::new(Arc::clone(&shared.pool), Packer::new(settings.pack_wait));
-        let stronger = shared.stronger.as_ref().map(|pool| {
-            pool.begin_run();
-            Lane::new(Arc::clone(pool), Packer::new(STRONGER_PACK_WAIT))
-        });
+        let stronger =
+            shared.stronger.as_ref().map(|pool| Lane::new(Arc::clone(pool), Packer::new(STRONGER_PACK_WAIT)));
         Self {
             lanes: std::iter::once(first).chain(stronger).collect(),
             random: settings.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed),
@@ -266,6 +265,17 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
 
     pub(crate) fn error(&self) -> Option<&Error> {
         self.error.as_ref()
+    }
+
+    /// Lets what this run does at the servers count for a walk, too, which has many runs.
+    pub(crate) fn counting_for(mut self, walk: &StatsHandle) -> Self {
+        self.recorder.0.count_for(walk);
+        self
+    }
+
+    /// All that the run has counted.
+    pub(crate) fn total(&self) -> Tally {
+        self.recorder.total()
     }
 
     /// Cancels the requests in flight; their items get no outcome. The run must not be polled again.

@@ -52,7 +52,10 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
                 // That of a canary, or of an item asked twice, is nobody's answer.
                 let of_items = labels.get(..pack.len()).unwrap_or_default();
                 self.recorder.answered(pack.tier.endpoint(admission.at), latency, usage, of_items);
-                admission.learn_usage(usage, self.shared.estimator.predict(self.shared.prefix.tokens(), 0));
+                // Of many prefixes, the first is the one to prove.
+                if self.shared.prefix_number.is_none_or(|number| number == 0) {
+                    admission.learn_usage(usage, self.shared.estimator.predict(self.shared.prefix.tokens(), 0));
+                }
                 self.answered(pack, &labels, admission);
             }
             AttemptResult::Failed { failure, retry_after, refused, context_tokens } => {
@@ -379,11 +382,12 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     }
 
     pub(super) fn outcome(&mut self, index: u64, id: String, result: Result<Assignment, ItemError>) {
-        self.emit(Outcome { id, index, result });
+        self.emit(Outcome { id, index, result, path: None });
     }
 
-    pub(super) fn emit(&mut self, outcome: Outcome) {
+    pub(super) fn emit(&mut self, mut outcome: Outcome) {
         self.unsettled -= 1;
+        outcome.result = self.shared.handed_on(outcome.result);
         #[cfg(feature = "ledger")]
         let Some(outcome) = self.recall.hold(outcome) else { return };
         self.hand_on(outcome);

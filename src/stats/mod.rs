@@ -15,8 +15,10 @@ use serde::Serialize;
 
 pub use self::recorder::StatsHandle;
 pub(crate) use self::recorder::{EndpointNumber, Recording};
+pub(crate) use self::tally::Tally;
 pub use self::time_line::Moment;
 pub use self::times::Latency;
+use crate::descent::LevelStats;
 use crate::server::EndpointSnapshot;
 use crate::tuning::TuningReport;
 
@@ -32,14 +34,22 @@ pub struct Stats {
     pub categorized: u64,
     /// Items that were given up, by kind.
     pub failed: BTreeMap<&'static str, u64>,
+    /// Items that were given no category since none was as probable as was asked for: no failures.
+    pub below_threshold: u64,
     /// Items whose model chose the category that means "none of these".
     pub fallback: u64,
     /// Items that were answered as copies of another, near ones included.
     pub duplicates: u64,
     /// Items that have their category from the ledger (feature `ledger`), without a request.
     pub from_ledger: u64,
-    /// Those among them whose text was similar, not equal.
+    /// Those among them whose answer is of an earlier version of the taxonomy and still holds; of a tree, once for each level.
+    pub kept_across_versions: u64,
+    /// Items whose answer of an earlier version did not hold any more, so that they were asked again.
+    pub changed_since_version: u64,
+    /// Those among the copies whose text was similar, not equal.
     pub near_duplicates: u64,
+    /// Items that were asked about in a request, copies and those from the ledger left out; of a tree, once for each level.
+    pub asked_items: u64,
     /// Attempts that were sent.
     pub requests: u64,
     /// Attempts that the model answered.
@@ -104,6 +114,9 @@ pub struct Stats {
     pub queue_depth: Option<u64>,
     /// What was found about pack sizes, where they are chosen by measurement.
     pub tuning: Option<TuningReport>,
+    /// The levels of a tree that was walked, from the top; empty otherwise. In a snapshot of a [`StatsHandle`] they are those
+    /// of the last look at the walk itself, or of its end.
+    pub levels: Vec<LevelStats>,
     /// What this run had of each endpoint, in the order of [`endpoints`](Self::endpoints).
     pub by_endpoint: Vec<EndpointStats>,
     /// Requests in flight over time, at most 120 moments.
@@ -124,6 +137,8 @@ pub struct Window {
     pub categorized: u64,
     /// Items that were given up, by kind. Not by endpoint.
     pub failed: BTreeMap<&'static str, u64>,
+    /// Items that were given no category since none was as probable as was asked for. Not by endpoint.
+    pub below_threshold: u64,
     /// Items whose model chose the category that means "none of these". Not by endpoint.
     pub fallback: u64,
     /// Attempts that were sent.

@@ -11,6 +11,7 @@ use super::tally::{Series, Tally};
 use super::time_line::TimeLine;
 use super::{EndpointStats, Rates, Stats, Window};
 use crate::answer::{Fault, Label};
+use crate::descent::LevelStats;
 use crate::error::{FailureKind, ItemErrorKind};
 #[cfg(feature = "metrics")]
 use crate::metrics::Meters;
@@ -57,8 +58,11 @@ pub struct StatsHandle {
     recorder: Arc<Mutex<Recorder>>,
     /// Those of all items, and the one with the stronger model.
     pools: Arc<[Arc<Pool>]>,
+    /// Those of a walk, whose runs count for it what they do at the servers.
+    walk: Option<Box<StatsHandle>>,
+    /// None where a walk has them.
     #[cfg(feature = "metrics")]
-    meters: Arc<Meters>,
+    meters: Option<Arc<Meters>>,
 }
 
 #[derive(Debug)]
@@ -77,6 +81,7 @@ struct Recorder {
     unsettled: usize,
     max_in_flight: usize,
     tuning: Option<TuningReport>,
+    levels: Vec<LevelStats>,
 }
 
 #[derive(Debug)]
@@ -98,7 +103,7 @@ impl StatsHandle {
         let stats = recorder.stats(now, snapshots);
         drop(recorder);
         #[cfg(feature = "metrics")]
-        self.meters.publish(&stats);
+        self.meter(|meters| meters.publish(&stats));
         stats
     }
 
@@ -118,13 +123,32 @@ impl StatsHandle {
             unsettled: 0,
             max_in_flight: 0,
             tuning: None,
+            levels: Vec::new(),
         };
         Self {
             recorder: Arc::new(Mutex::new(recorder)),
             #[cfg(feature = "metrics")]
-            meters: Arc::new(Meters::new(&pools.iter().flat_map(|pool| pool.snapshots()).collect::<Vec<_>>())),
+            meters: Some(Arc::new(Meters::new(&pools.iter().flat_map(|pool| pool.snapshots()).collect::<Vec<_>>()))),
+            walk: None,
             pools,
         }
+    }
+
+    /// Lets what is done at the servers count for a walk as well.
+    pub(crate) fn count_for(&mut self, walk: &Self) {
+        self.walk = Some(Box::new(walk.clone()));
+        #[cfg(feature = "metrics")]
+        {
+            self.meters = None;
+        }
+    }
+
+    /// All that was counted.
+    pub(crate) fn total(&self) -> Tally {
+        let recorder = self.lock();
+        let mut total = recorder.run.total();
+        recorder.endpoints.iter().for_each(|endpoint| total.add(&endpoint.series.total()));
+        total
     }
 
     /// A round of the run begins.
@@ -148,7 +172,10 @@ impl StatsHandle {
     }
 
     /// Counts something of the run as a whole.
-    pub(crate) fn count(&self, add: impl FnOnce(&mut Tally)) {
+    pub(crate) fn count(&self, add: impl Fn(&mut Tally)) {
+        if let Some(walk) = &self.walk {
+            walk.count(&add);
+        }
         add(self.lock().run.current());
     }
 
@@ -158,7 +185,7 @@ impl StatsHandle {
         recorder.unsettled += 1;
         recorder.run.current().items += 1;
         #[cfg(feature = "metrics")]
-        self.meters.taken_in();
+        self.meter(|meters| meters.taken_in());
         recorder.now
     }
 
@@ -167,28 +194,28 @@ impl StatsHandle {
         recorder.unsettled = recorder.unsettled.saturating_sub(1);
         recorder.run.current().settled(outcome);
         #[cfg(feature = "metrics")]
-        self.meters.handed_on(outcome);
+        self.meter(|meters| meters.handed_on(outcome));
     }
 
     /// An item is asked again since its answer was not valid.
     pub(crate) fn reasked(&self) {
         self.count(|counts| counts.reasked += 1);
         #[cfg(feature = "metrics")]
-        self.meters.reasked.increment(1);
+        self.walk.as_deref().unwrap_or(self).meter(|meters| meters.reasked.increment(1));
     }
 
     /// An item is asked again since its answer was not sure enough.
     pub(crate) fn escalated(&self) {
         self.count(|counts| counts.escalated += 1);
         #[cfg(feature = "metrics")]
-        self.meters.escalated.increment(1);
+        self.walk.as_deref().unwrap_or(self).meter(|meters| meters.escalated.increment(1));
     }
 
     /// A pack was split.
     pub(crate) fn split(&self) {
         self.count(|counts| counts.splits += 1);
         #[cfg(feature = "metrics")]
-        self.meters.splits.increment(1);
+        self.walk.as_deref().unwrap_or(self).meter(|meters| meters.splits.increment(1));
     }
 
     /// An item that was asked is settled; it was taken in at that time.
@@ -197,11 +224,14 @@ impl StatsHandle {
         let latency = recorder.now.saturating_duration_since(since);
         recorder.run.current().item_latency.record(latency);
         #[cfg(feature = "metrics")]
-        self.meters.item_took(latency);
+        self.meter(|meters| meters.item_took(latency));
     }
 
     /// A pack was sent, after waiting so long for a place.
     pub(crate) fn sent(&self, at: EndpointNumber, items: usize, waited: Duration) {
+        if let Some(walk) = &self.walk {
+            walk.sent(at, items, waited);
+        }
         let place = self.place(at);
         let mut recorder = self.lock();
         recorder.requests_in_flight += 1;
@@ -211,11 +241,14 @@ impl StatsHandle {
         tally.requests += 1;
         tally.admission_wait.record(waited);
         #[cfg(feature = "metrics")]
-        self.meters.sent(place, waited);
+        self.meter(|meters| meters.sent(place, waited));
     }
 
     /// A request has ended, however it did.
     pub(crate) fn returned(&self, items: usize) {
+        if let Some(walk) = &self.walk {
+            walk.returned(items);
+        }
         let mut recorder = self.lock();
         recorder.requests_in_flight = recorder.requests_in_flight.saturating_sub(1);
         recorder.items_in_flight = recorder.items_in_flight.saturating_sub(items);
@@ -228,6 +261,9 @@ impl StatsHandle {
         usage: Option<Usage>,
         labels: &[Result<Label, Fault>],
     ) {
+        if let Some(walk) = &self.walk {
+            walk.answered(at, latency, usage, labels);
+        }
         let place = self.place(at);
         let mut recorder = self.lock();
         let Some(tally) = recorder.tally_of(place) else { return };
@@ -241,28 +277,45 @@ impl StatsHandle {
         }
         tally.valid_answers += valid;
         #[cfg(feature = "metrics")]
-        self.meters.answered(place, latency, usage, valid, labels.len() as u64 - valid);
+        self.meter(|meters| meters.answered(place, latency, usage, valid, labels.len() as u64 - valid));
     }
 
     pub(crate) fn attempt_failed(&self, at: EndpointNumber, kind: FailureKind) {
+        if let Some(walk) = &self.walk {
+            walk.attempt_failed(at, kind);
+        }
         let place = self.place(at);
         if let Some(tally) = self.lock().tally_of(place) {
             *tally.failures.entry(kind).or_default() += 1;
         }
         #[cfg(feature = "metrics")]
-        self.meters.failed(place, kind);
+        self.meter(|meters| meters.failed(place, kind));
     }
 
     /// A pack goes again that failed in this way.
     pub(crate) fn retried(&self, cause: Option<FailureKind>) {
+        if let Some(walk) = &self.walk {
+            walk.retried(cause);
+        }
         let cause = cause.unwrap_or(FailureKind::Interrupted);
         *self.lock().run.current().retries.entry(cause).or_default() += 1;
         #[cfg(feature = "metrics")]
-        self.meters.retried(cause);
+        self.meter(|meters| meters.retried(cause));
+    }
+
+    pub(crate) fn walked(&self, levels: Vec<LevelStats>) {
+        self.lock().levels = levels;
     }
 
     pub(crate) fn tuned(&self, report: TuningReport) {
         self.lock().tuning = Some(report);
+    }
+
+    #[cfg(feature = "metrics")]
+    fn meter(&self, count: impl FnOnce(&Meters)) {
+        if let Some(meters) = &self.meters {
+            count(meters);
+        }
     }
 
     fn place(&self, (pool, at): EndpointNumber) -> usize {
@@ -342,10 +395,14 @@ impl Recorder {
             items: total.items,
             categorized: total.categorized,
             failed: counts(&total.failed, ItemErrorKind::as_str),
+            below_threshold: total.below_threshold,
             fallback: total.fallback,
             duplicates: total.duplicates,
             from_ledger: total.from_ledger,
+            kept_across_versions: total.kept_across_versions,
+            changed_since_version: total.changed_since_version,
             near_duplicates: total.near_duplicates,
+            asked_items: total.asked_items,
             requests: total.requests,
             answered: total.answered,
             failures: counts(&total.failures, |kind| kind.to_string()),
@@ -377,6 +434,7 @@ impl Recorder {
             waiting_items: self.unsettled.saturating_sub(self.items_in_flight),
             queue_depth: endpoints.iter().filter_map(EndpointSnapshot::queue_depth).max(),
             tuning: self.tuning.clone(),
+            levels: self.levels.clone(),
             by_endpoint,
             time_line: self.time_line.moments(),
             endpoints,
@@ -390,6 +448,7 @@ impl Window {
             seconds,
             categorized: tally.categorized,
             failed: counts(&tally.failed, ItemErrorKind::as_str),
+            below_threshold: tally.below_threshold,
             fallback: tally.fallback,
             requests: tally.requests,
             answered: tally.answered,
@@ -418,7 +477,7 @@ impl Rates {
         let failures: u64 = tally.failures.values().sum();
         let invalid: u64 = tally.invalid_answers.values().sum();
         let not_attempted = tally.failed.get(&ItemErrorKind::NotAttempted).copied().unwrap_or(0);
-        let settled = tally.categorized + tally.failed.values().sum::<u64>() - not_attempted;
+        let settled = tally.categorized + tally.below_threshold + tally.failed.values().sum::<u64>() - not_attempted;
         let usage = &tally.usage;
         let per_item = |tokens: u64| share(tokens, tally.valid_answers).filter(|_| tally.answers_with_usage > 0);
         Self {

@@ -16,10 +16,14 @@ pub(crate) struct Tally {
     pub(crate) items: u64,
     pub(crate) categorized: u64,
     pub(super) failed: BTreeMap<ItemErrorKind, u64>,
+    pub(super) below_threshold: u64,
     pub(crate) fallback: u64,
     pub(super) duplicates: u64,
     pub(super) near_duplicates: u64,
     pub(super) from_ledger: u64,
+    pub(crate) kept_across_versions: u64,
+    pub(crate) changed_since_version: u64,
+    pub(crate) asked_items: u64,
     pub(crate) requests: u64,
     pub(super) answered: u64,
     pub(super) failures: BTreeMap<FailureKind, u64>,
@@ -35,7 +39,7 @@ pub(crate) struct Tally {
     pub(crate) escalations_refused: u64,
     pub(crate) shortened: u64,
     pub(super) answers_with_usage: u64,
-    pub(super) usage: Usage,
+    pub(crate) usage: Usage,
     pub(super) prompt_tokens_with_known_cache: u64,
     pub(super) latency: Times,
     pub(super) item_latency: Times,
@@ -52,6 +56,7 @@ impl Tally {
                 self.from_ledger += u64::from(assignment.origin.from_ledger);
                 self.near_duplicates += u64::from(assignment.origin.similarity.is_some());
             }
+            Err(error) if error.kind == ItemErrorKind::BelowThreshold => self.below_threshold += 1,
             Err(error) => *self.failed.entry(error.kind).or_default() += 1,
         }
     }
@@ -77,14 +82,18 @@ impl Tally {
         }
     }
 
-    pub(super) fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         let sums = [
             (&mut self.items, other.items),
             (&mut self.categorized, other.categorized),
+            (&mut self.below_threshold, other.below_threshold),
             (&mut self.fallback, other.fallback),
             (&mut self.duplicates, other.duplicates),
             (&mut self.near_duplicates, other.near_duplicates),
             (&mut self.from_ledger, other.from_ledger),
+            (&mut self.kept_across_versions, other.kept_across_versions),
+            (&mut self.changed_since_version, other.changed_since_version),
+            (&mut self.asked_items, other.asked_items),
             (&mut self.requests, other.requests),
             (&mut self.answered, other.answered),
             (&mut self.valid_answers, other.valid_answers),

@@ -9,7 +9,7 @@ use slugline::gpu::GpuWatch;
 use slugline::testing::SimulatedServer;
 use slugline::{Categorizer, EndpointConfig};
 
-use crate::prometheus::Prometheus;
+use crate::exporter::Prometheus;
 use crate::support::{items, taxonomy};
 
 const GRAFANA: &str = include_str!("../../dashboards/grafana.json");

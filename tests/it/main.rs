@@ -7,11 +7,14 @@ mod categories;
 mod concurrency;
 mod corpus;
 mod dashboards;
+mod descent;
 mod endpoints;
 mod evaluation;
 mod failures;
 mod faults;
+mod feeds;
 mod ledger;
+mod load;
 mod near_duplicates;
 mod prefix_cache;
 mod prompt;
@@ -19,6 +22,7 @@ mod props;
 mod quality;
 mod run;
 mod service;
+mod several;
 mod sockets;
 mod spans;
 mod stats;
@@ -26,5 +30,5 @@ mod streams;
 mod support;
 mod tuning;
 
-#[path = "../../examples/support/prometheus.rs"]
-mod prometheus;
+#[path = "../../examples/support/exporter.rs"]
+mod exporter;
