@@ -64,6 +64,7 @@ pub(crate) struct Settings {
     pub(crate) transport_retries: u32,
     pub(crate) content_retries: u32,
     pub(crate) pack_wait: Duration,
+    pub(crate) watches_servers: bool,
     pub(crate) waits_by_gauge: bool,
     pub(crate) seed: Option<u64>,
     pub(crate) labels_with_parents: bool,
