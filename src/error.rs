@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-use crate::taxonomy::TaxonomyError;
+use crate::taxonomy::{CategoryId, TaxonomyError};
 
 /// Whether trying again can help. Callers that retry should look at this and nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -202,7 +202,7 @@ pub enum FailureKind {
 }
 
 /// Why an item has no category.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ItemError {
     /// What happened.
@@ -213,6 +213,8 @@ pub struct ItemError {
     pub elapsed: Duration,
     /// The last failure of a request that the item was part of, where there was one.
     pub failure: Option<Failure>,
+    /// The category that was not probable enough, with its probability; only of [`ItemErrorKind::BelowThreshold`].
+    pub best: Option<(CategoryId, f32)>,
 }
 
 /// The kind of an [`ItemError`], for matching and counting.
@@ -249,6 +251,8 @@ pub enum ItemErrorKind {
     ServerError,
     /// The run ended before the item was settled.
     NotAttempted,
+    /// The model answered, but no category is as probable as was asked for: no failure, but the wish not to guess.
+    BelowThreshold,
 }
 
 impl ItemErrorKind {
@@ -270,6 +274,7 @@ impl ItemErrorKind {
             Self::Connection => "connection",
             Self::ServerError => "server-error",
             Self::NotAttempted => "not-attempted",
+            Self::BelowThreshold => "below-threshold",
         }
     }
 
@@ -290,6 +295,7 @@ impl ItemErrorKind {
             Self::Connection => "connections break during requests with this item",
             Self::ServerError => "the server fails on requests with this item",
             Self::NotAttempted => "the run ended before the item was settled",
+            Self::BelowThreshold => "no category is as probable as was asked for",
         }
     }
 }
@@ -308,7 +314,7 @@ impl Serialize for ItemErrorKind {
 
 impl ItemError {
     pub(crate) fn of(kind: ItemErrorKind) -> Self {
-        Self { kind, attempts: 0, elapsed: Duration::ZERO, failure: None }
+        Self { kind, attempts: 0, elapsed: Duration::ZERO, failure: None, best: None }
     }
 
     /// Whether trying again can help.
@@ -318,7 +324,8 @@ impl ItemError {
             | ItemErrorKind::TooLong
             | ItemErrorKind::Rejected
             | ItemErrorKind::ContentFilter
-            | ItemErrorKind::Refusal => Status::Permanent,
+            | ItemErrorKind::Refusal
+            | ItemErrorKind::BelowThreshold => Status::Permanent,
             ItemErrorKind::NotAttempted => Status::Temporary,
             _ => Status::Exhausted,
         }
@@ -419,6 +426,7 @@ mod tests {
                 words: Some("engine is dead".into()),
                 request_id: Some("r-1".into()),
             }),
+            best: None,
         };
         assert_eq!(
             error.to_string(),

@@ -56,6 +56,7 @@
 //! | `tokenizers` | no | exact token counts from a `tokenizer.json` |
 //! | `ledger` | no | [`ledger`]: answers kept in a file, so that nothing is asked twice |
 //! | `near-duplicates` | no | [`near_duplicates`]: reprints are answered with the item that they are nearly the same as |
+//! | `feeds` | no | [`feeds`]: RSS, Atom and JSON feeds as items, whatever their charset, HTML reduced to text |
 //! | `testing` | no | [`testing`]: a scripted transport and a simulated server with faults, for your tests |
 //!
 //! # What it does not do
@@ -71,9 +72,12 @@ mod builder;
 pub mod calibration;
 mod categorizer;
 mod dedup;
+mod descent;
 mod error;
 mod escalation;
 pub mod evaluate;
+#[cfg(feature = "feeds")]
+pub mod feeds;
 mod item;
 #[cfg(feature = "ledger")]
 pub mod ledger;
@@ -114,6 +118,7 @@ struct Readme;
 pub use self::answer::AnswerForm;
 pub use self::builder::CategorizerBuilder;
 pub use self::categorizer::{Categorizer, OutcomeStream, StopHandle};
+pub use self::descent::{Descent, LevelStats, Path, PathEnd, PathStep};
 pub use self::error::{Error, ErrorKind, Failure, FailureKind, ItemError, ItemErrorKind, Status};
 pub use self::escalation::Escalation;
 pub use self::item::NewsItem;

@@ -7,6 +7,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use crate::descent::LevelStats;
 use crate::error::{FailureKind, ItemErrorKind};
 use crate::outcome::Outcome;
 use crate::server::{EndpointSnapshot, wire::Usage};
@@ -24,14 +25,22 @@ pub struct Stats {
     pub categorized: u64,
     /// Items that were given up, by kind.
     pub failed: BTreeMap<&'static str, u64>,
+    /// Items that were given no category since none was as probable as was asked for: no failures.
+    pub below_threshold: u64,
     /// Items whose model chose the category that means "none of these".
     pub fallback: u64,
     /// Items that were answered as copies of another, near ones included.
     pub duplicates: u64,
     /// Items that have their category from the ledger (feature `ledger`), without a request.
     pub from_ledger: u64,
-    /// Those among them whose text was similar, not equal.
+    /// Those among them whose answer is of an earlier version of the taxonomy and still holds; of a tree, once for each level.
+    pub kept_across_versions: u64,
+    /// Items whose answer of an earlier version did not hold any more, so that they were asked again.
+    pub changed_since_version: u64,
+    /// Those among the copies whose text was similar, not equal.
     pub near_duplicates: u64,
+    /// Items that were asked about in a request, copies and those from the ledger left out; of a tree, once for each level.
+    pub asked_items: u64,
     /// Attempts that were sent.
     pub requests: u64,
     /// Attempts that the model answered.
@@ -72,6 +81,8 @@ pub struct Stats {
     pub max_in_flight: usize,
     /// What was found about pack sizes, where they are chosen by measurement.
     pub tuning: Option<TuningReport>,
+    /// The levels of a tree that was walked, from the top; empty otherwise.
+    pub levels: Vec<LevelStats>,
     /// The endpoints as they are now.
     pub endpoints: Vec<EndpointSnapshot>,
 }
@@ -94,7 +105,7 @@ impl Stats {
     /// Items settled per second, failed ones included, but not those that were never attempted.
     pub fn items_per_second(&self) -> f64 {
         let not_attempted = self.failed.get(ItemErrorKind::NotAttempted.as_str()).copied().unwrap_or(0);
-        let settled = self.categorized + self.failed.values().sum::<u64>() - not_attempted;
+        let settled = self.categorized + self.below_threshold + self.failed.values().sum::<u64>() - not_attempted;
         if self.elapsed_s > 0.0 { settled as f64 / self.elapsed_s } else { 0.0 }
     }
 
@@ -106,16 +117,20 @@ impl Stats {
 }
 
 /// Counts while a run goes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Recorder {
     started: Instant,
     pub(crate) items: u64,
     categorized: u64,
     failed: BTreeMap<&'static str, u64>,
+    below_threshold: u64,
     fallback: u64,
     duplicates: u64,
     from_ledger: u64,
+    pub(crate) kept_across_versions: u64,
+    pub(crate) changed_since_version: u64,
     near_duplicates: u64,
+    pub(crate) asked_items: u64,
     pub(crate) requests: u64,
     answered: u64,
     failures: BTreeMap<String, u64>,
@@ -145,10 +160,14 @@ impl Recorder {
             items: 0,
             categorized: 0,
             failed: BTreeMap::new(),
+            below_threshold: 0,
             fallback: 0,
             duplicates: 0,
             from_ledger: 0,
+            kept_across_versions: 0,
+            changed_since_version: 0,
             near_duplicates: 0,
+            asked_items: 0,
             requests: 0,
             answered: 0,
             failures: BTreeMap::new(),
@@ -178,6 +197,7 @@ impl Recorder {
                 self.from_ledger += u64::from(assignment.origin.from_ledger);
                 self.near_duplicates += u64::from(assignment.origin.similarity.is_some());
             }
+            Err(error) if error.kind == ItemErrorKind::BelowThreshold => self.below_threshold += 1,
             Err(error) => self.failed(error.kind),
         }
     }
@@ -204,6 +224,41 @@ impl Recorder {
         *self.failures.entry(kind.to_string()).or_default() += 1;
     }
 
+    /// Adds what another run has asked, and what it cost; not what became of its items.
+    pub(crate) fn add_requests(&mut self, other: &Self) {
+        for (kind, count) in &other.failures {
+            *self.failures.entry(kind.clone()).or_default() += count;
+        }
+        let counts = [
+            (&mut self.asked_items, other.asked_items),
+            (&mut self.kept_across_versions, other.kept_across_versions),
+            (&mut self.changed_since_version, other.changed_since_version),
+            (&mut self.requests, other.requests),
+            (&mut self.answered, other.answered),
+            (&mut self.retries, other.retries),
+            (&mut self.reasked, other.reasked),
+            (&mut self.splits, other.splits),
+            (&mut self.suspects, other.suspects),
+            (&mut self.relabelled, other.relabelled),
+            (&mut self.escalated, other.escalated),
+            (&mut self.escalations_changed, other.escalations_changed),
+            (&mut self.escalations_refused, other.escalations_refused),
+            (&mut self.shortened, other.shortened),
+            (&mut self.answers_with_usage, other.answers_with_usage),
+            (&mut self.usage.prompt_tokens, other.usage.prompt_tokens),
+            (&mut self.usage.output_tokens, other.usage.output_tokens),
+            (&mut self.prompt_tokens_with_known_cache, other.prompt_tokens_with_known_cache),
+        ];
+        for (sum, count) in counts {
+            *sum = sum.saturating_add(count);
+        }
+        if let Some(cached) = other.usage.cached_tokens {
+            self.usage.cached_tokens = Some(self.usage.cached_tokens.unwrap_or(0).saturating_add(cached));
+        }
+        // Both have the same bounds.
+        let _ = self.latency_ms.add(&other.latency_ms);
+    }
+
     pub(crate) fn snapshot(&self, endpoints: Vec<EndpointSnapshot>) -> Stats {
         let quantile = |q: f64| if self.latency_ms.is_empty() { 0 } else { self.latency_ms.value_at_quantile(q) };
         Stats {
@@ -211,10 +266,14 @@ impl Recorder {
             items: self.items,
             categorized: self.categorized,
             failed: self.failed.clone(),
+            below_threshold: self.below_threshold,
             fallback: self.fallback,
             duplicates: self.duplicates,
             from_ledger: self.from_ledger,
+            kept_across_versions: self.kept_across_versions,
+            changed_since_version: self.changed_since_version,
             near_duplicates: self.near_duplicates,
+            asked_items: self.asked_items,
             requests: self.requests,
             answered: self.answered,
             failures: self.failures.clone(),
@@ -240,6 +299,7 @@ impl Recorder {
             },
             max_in_flight: self.max_in_flight,
             tuning: None,
+            levels: Vec::new(),
             endpoints,
         }
     }

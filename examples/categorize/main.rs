@@ -44,7 +44,7 @@ use self::args::Args;
 use self::files::{about, is_same_file, is_standard, lower_case};
 use self::input::{Input, Notice, Source};
 use self::output::Output;
-use self::progress::{Counts, Progress};
+use self::progress::{Counts, Measured, Progress};
 use self::resume::Done;
 use self::stop::Stop;
 
@@ -92,7 +92,7 @@ async fn run(args: &Args) -> Result<End, String> {
     };
     let output = output.map_err(|error| about("create output", &args.output, &error))?;
     let (counts, invalid) =
-        (Counts { done: done.len(), before: done.len(), failed: done.failed, total: None }, done.invalid);
+        (Counts { done: done.len(), before: done.len(), failed: done.failed, ..Counts::default() }, done.invalid);
     let Input { items, notices, position } =
         source.read(done).map_err(|error| format!("cannot start a thread: {}", lower_case(&error)))?;
 
@@ -191,7 +191,10 @@ impl<S: Stream<Item = NewsItem>> Job<S> {
                         stopped_by = stopped_by.or_else(|| Some("the reading of the input broke down".to_owned()));
                     }
                 },
-                _ = every_second.tick() => self.output.flush_if_due()?,
+                _ = every_second.tick() => {
+                    self.output.flush_if_due()?;
+                    self.counts.measured = Some(Measured::from(&self.outcomes.stats()));
+                }
             }
             if let Some(error) = self.outcomes.error() {
                 stopped_by = Some(error.to_string());
@@ -209,7 +212,7 @@ impl<S: Stream<Item = NewsItem>> Job<S> {
 
     fn settled(&mut self, outcome: &Outcome) -> io::Result<()> {
         let Some(lines) = &self.lines else {
-            self.count(outcome.result.is_err());
+            self.count(is_failed(outcome));
             return self.output.line(outcome);
         };
         let line = lines.lock().unwrap_or_else(PoisonError::into_inner).remove(&outcome.index);
@@ -217,7 +220,7 @@ impl<S: Stream<Item = NewsItem>> Job<S> {
         if outcome.result.as_ref().is_err_and(|error| error.kind == ItemErrorKind::NotAttempted) {
             return Ok(());
         }
-        self.count(outcome.result.is_err());
+        self.count(is_failed(outcome));
         self.output.line(&NumberedOutcome { outcome, line })
     }
 
@@ -225,6 +228,11 @@ impl<S: Stream<Item = NewsItem>> Job<S> {
         self.counts.done += 1;
         self.counts.failed += u64::from(is_failed);
     }
+}
+
+/// Whether an item failed. One that no category was probable enough for has not.
+fn is_failed(outcome: &Outcome) -> bool {
+    outcome.result.as_ref().is_err_and(|error| error.kind != ItemErrorKind::BelowThreshold)
 }
 
 /// The items as a stream that ends when the run is stopped, which drops the receiver and so ends the reading thread.

@@ -65,6 +65,7 @@ impl Item {
             attempts: self.attempts,
             elapsed: self.first_attempt.map_or(Duration::ZERO, |at| at.elapsed()),
             failure: self.last_failure.clone(),
+            best: None,
         }
     }
 }

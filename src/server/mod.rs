@@ -10,6 +10,7 @@ mod prefix_advice;
 mod prefix_cache;
 mod transport;
 mod verdict;
+mod warm;
 pub(crate) mod wire;
 
 pub(crate) use self::dialect::Refused;

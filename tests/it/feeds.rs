@@ -1,0 +1,50 @@
+//! Feeds, from their bytes to the prompt and back.
+
+use std::sync::{Arc, Mutex};
+
+use slugline::feeds;
+use slugline::testing::{Asked, Reply, ScriptedTransport};
+
+use crate::support::builder;
+
+/// A feed in windows-1251 with what real ones have: CDATA, HTML in HTML, entities that XML does not know, a bare ampersand.
+const FEED: &str = "<?xml version=\"1.0\" encoding=\"windows-1251\"?><rss version=\"2.0\"><channel><title>Новости</title>\
+    <item><guid>1</guid><title>Матч &laquo;Север&raquo; & &#8220;Юг&#8221;</title>\
+    <description><![CDATA[<p>Счёт&nbsp;3:0.</p><style>p { color: red }</style><p>Фанаты <b>рад</b>ы.</p>]]></description></item>\
+    <item><guid>2</guid><title>Курс &lt;i&gt;рубля&lt;/i&gt;</title><description>&lt;p&gt;Биржа &amp;mdash; закрыта&lt;/p&gt;</description>\
+    </item><item><guid>3</guid><enclosure url=\"http://example.org/a.mp3\"/></item></channel></rss>";
+
+#[tokio::test(start_paused = true)]
+async fn a_feed_reaches_the_prompt_with_its_text_intact() {
+    let (bytes, _, _) = encoding_rs::WINDOWS_1251.encode(FEED);
+    let feed = feeds::read(&bytes, None).unwrap();
+    assert_eq!((feed.charset, feed.is_damaged, feed.entries.len()), ("windows-1251", false, 3));
+    assert_eq!(feed.entries[2], Err(feeds::EntryError::Empty));
+    let items: Vec<_> = feed.entries.into_iter().flatten().collect();
+    assert!(items.iter().all(|item| item.source.as_deref() == Some("Новости")));
+
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let server = ScriptedTransport::new({
+        let asked = Arc::clone(&asked);
+        move |request: &Asked| {
+            asked.lock().unwrap().extend(request.items.iter().cloned());
+            Reply::labels(request.items.iter().map(|_| "sport"))
+        }
+    });
+    let report = builder(&[&server]).build().unwrap().categorize(items).await;
+    assert_eq!(report.categorized(), 2);
+    let asked = asked.lock().unwrap().join("\n");
+    for text in ["Матч «Север» & “Юг”", "Счёт 3:0. Фанаты рады.", "Курс рубля", "Биржа — закрыта"]
+    {
+        assert!(asked.contains(text), "{text} in {asked}");
+    }
+    assert!(!asked.contains("color"));
+}
+
+#[test]
+fn the_charset_of_the_answer_counts_more_than_that_of_the_declaration() {
+    let (bytes, _, _) = encoding_rs::KOI8_R.encode(FEED);
+    let feed = feeds::read(&bytes, Some("koi8-r")).unwrap();
+    assert_eq!(feed.title.as_deref(), Some("Новости"));
+    assert!(matches!(feeds::read(&bytes, Some("no-such")), Err(feeds::FeedError::UnknownCharset { .. })));
+}
