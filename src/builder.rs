@@ -7,7 +7,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::answer::schema::Schemas;
-use crate::answer::{AnswerForm, Reader};
+use crate::answer::{AnswerForm, MAX_LABELS, Reader};
 use crate::batch::{self, Batch};
 use crate::calibration::{self, Calibration};
 use crate::categorizer::Categorizer;
@@ -52,6 +52,8 @@ pub struct CategorizerBuilder {
     descent: Option<Descent>,
     #[cfg(feature = "ledger")]
     ledger: Option<crate::ledger::Ledger>,
+    #[cfg(feature = "ledger")]
+    across_versions: Option<crate::ledger::AcrossVersions>,
     settings: Settings,
 }
 
@@ -105,6 +107,8 @@ impl CategorizerBuilder {
             descent: None,
             #[cfg(feature = "ledger")]
             ledger: None,
+            #[cfg(feature = "ledger")]
+            across_versions: None,
             settings: Settings {
                 pack_size: 3,
                 tuning: None,
@@ -116,8 +120,11 @@ impl CategorizerBuilder {
                 transport_retries: 3,
                 content_retries: 2,
                 pack_wait: Duration::from_millis(20),
+                watches_servers: false,
                 waits_by_gauge: false,
                 seed: None,
+                labels_with_parents: false,
+                abstain_below: 0.0,
                 output_language: None,
                 remembered_texts: REMEMBERED_TEXTS,
                 #[cfg(feature = "near-duplicates")]
@@ -192,6 +199,14 @@ impl CategorizerBuilder {
         self
     }
 
+    /// Whether a category may be given together with one below it, where several are asked for
+    /// ([`AnswerForm::Several`]). Default: false, the one below says it all.
+    #[must_use]
+    pub fn labels_with_parents(mut self, wanted: bool) -> Self {
+        self.settings.labels_with_parents = wanted;
+        self
+    }
+
     /// Corrects the probabilities that a model gives to labels, and with them the labels. One for each model; without
     /// log-probabilities it does nothing. Default: none.
     #[must_use]
@@ -218,6 +233,16 @@ impl CategorizerBuilder {
         self
     }
 
+    /// An item whose category is less probable than this, 0 to 1, after calibration and escalation, is given none:
+    /// [`ItemErrorKind::BelowThreshold`](crate::ItemErrorKind::BelowThreshold), with the category that it would have been. That is
+    /// neither the fallback, which the model itself chooses, nor a failure. Answers without a confidence stand; a ledger keeps
+    /// them as they were. A tree that is walked has [`Descent::stop_below`] instead. Default: 0.
+    #[must_use]
+    pub fn abstain_below(mut self, confidence: f32) -> Self {
+        self.settings.abstain_below = confidence;
+        self
+    }
+
     /// The language of the names in outcomes, as a tag such as `de`, where the taxonomy has
     /// [names](crate::Category::names) in it. The prompt stays as it is. Default: the category's own name.
     #[must_use]
@@ -239,6 +264,15 @@ impl CategorizerBuilder {
     #[must_use]
     pub fn ledger(mut self, ledger: crate::ledger::Ledger) -> Self {
         self.ledger = Some(ledger);
+        self
+    }
+
+    /// Uses answers that the ledger has of an earlier version of the taxonomy, by its name, where they still hold. Both runs
+    /// must have this set, and a calibration is of one version. Default: none, another version asks everything anew.
+    #[cfg(feature = "ledger")]
+    #[must_use]
+    pub fn across_versions(mut self, across: crate::ledger::AcrossVersions) -> Self {
+        self.across_versions = Some(across);
         self
     }
 
@@ -288,9 +322,18 @@ impl CategorizerBuilder {
         self
     }
 
+    /// Whether the `/metrics` of the servers are read about once a second while they answer, for the statistics and alerts:
+    /// requests that run and wait, use of the KV cache, tokens
+    /// ([`EndpointSnapshot::server`](crate::server::EndpointSnapshot::server)). Default: false, they are read once or twice.
+    #[must_use]
+    pub fn watch_server_metrics(mut self, wanted: bool) -> Self {
+        self.settings.watches_servers = wanted;
+        self
+    }
+
     /// Whether a server's own count of waiting requests, from its `/metrics`, lowers the requests in flight as overload
     /// does. vLLM queues without bound and never says that it is overloaded; this keeps its queue short when others share
-    /// the server. Looked at once a second at most. Default: false.
+    /// the server. Includes [`watch_server_metrics`](Self::watch_server_metrics). Default: false.
     #[must_use]
     pub fn watch_server_queue(mut self, wanted: bool) -> Self {
         self.settings.waits_by_gauge = wanted;
@@ -470,6 +513,8 @@ impl CategorizerBuilder {
                 has_confidence: self.logprobs,
                 temperature: settings.temperature,
                 evens_positions: settings.evens_positions,
+                labels_with_parents: settings.labels_with_parents,
+                is_across_versions: self.across_versions.is_some(),
                 escalation: self.escalation.as_ref(),
                 calibrations: &calibrations,
             };
@@ -477,10 +522,12 @@ impl CategorizerBuilder {
         });
         Shared {
             schemas: Schemas::new(&taxonomy, settings.answer_form),
-            reader: Reader::new(&taxonomy, settings.answer_form),
+            reader: Reader::new(&taxonomy, settings.answer_form).with_parents(settings.labels_with_parents),
             calibrations,
             #[cfg(feature = "ledger")]
             ledger,
+            #[cfg(feature = "ledger")]
+            across_versions: self.across_versions,
             escalation: self.escalation.clone(),
             stronger: pools.stronger.clone(),
             longest_label_tokens: longest_label_tokens(&taxonomy),
@@ -494,11 +541,22 @@ impl CategorizerBuilder {
         }
     }
 
+    pub(crate) fn most_labels(&self) -> usize {
+        self.settings.answer_form.most_labels()
+    }
+
     /// What a tree cannot have.
     fn descent_problems(&self) -> Vec<String> {
         let mut problems = self.descent.as_ref().map(Descent::problems).unwrap_or_default();
         if self.taxonomy.children(None).count() < 2 {
             problems.push("the tree has one category at the top level, which is no choice: take it away".to_owned());
+        }
+        if self.settings.abstain_below > 0.0 {
+            problems
+                .push("a tree stops where the descent says, not where a list abstains: set its threshold".to_owned());
+        }
+        if self.settings.tuning.is_some() {
+            problems.push("a choice of pack sizes is for one list of categories, and a tree has many".to_owned());
         }
         if !self.calibrations.is_empty() {
             problems.push("a calibration is for one list of categories, and a tree has many".to_owned());
@@ -556,6 +614,20 @@ impl CategorizerBuilder {
             settings.answer_form != AnswerForm::Bare || (settings.pack_size == 1 && settings.tuning.is_none()),
             "bare labels cannot be told apart in a pack: set the pack size to 1, or ask for objects",
         );
+        if let AnswerForm::Several(most) = settings.answer_form {
+            need((2..=MAX_LABELS).contains(&most), "several labels are 2 to 8");
+            need(
+                self.calibrations.is_empty() && !settings.evens_positions,
+                "several labels cannot be calibrated: the probabilities are those of the first",
+            );
+            let is_vote = matches!(self.escalation.as_ref().map(|of| &of.way), Some(Way::Vote(_)));
+            need(!is_vote, "several labels cannot be voted on: ask unsure items alone, or at a stronger model");
+            #[cfg(feature = "ledger")]
+            need(self.across_versions.is_none(), "several labels are kept for one version of the taxonomy alone");
+            let has_beam = self.descent.as_ref().is_some_and(|descent| descent.beam > 1);
+            need(!has_beam, "several labels are several paths already: leave the beam at 1");
+        }
+        need((0.0..=1.0).contains(&settings.abstain_below), "the confidence to abstain below must be 0 to 1");
         need(settings.item_tokens >= 16, "item tokens must be at least 16");
         need((0.0..=2.0).contains(&settings.temperature), "temperature must be 0 to 2");
         need((1..=MAX_CONCURRENCY).contains(&self.concurrency), "concurrency must be 1 to 128 requests");

@@ -167,7 +167,12 @@ impl Dedup {
                     if similarity.is_some() {
                         copies.unsettled.push(item);
                     } else {
-                        copies.settled.push(Outcome { id: item.id, index: item.index, result: Err(error.clone()), path: None });
+                        copies.settled.push(Outcome {
+                            id: item.id,
+                            index: item.index,
+                            result: Err(error.clone()),
+                            path: None,
+                        });
                     }
                 }
             }

@@ -219,7 +219,7 @@ impl<S: Stream<Item = NewsItem>> Job<S> {
 
     fn settled(&mut self, outcome: &Outcome) -> io::Result<()> {
         let Some(lines) = &self.lines else {
-            self.count(outcome.result.is_err());
+            self.count(is_failed(outcome));
             return self.output.line(outcome);
         };
         let line = lines.lock().unwrap_or_else(PoisonError::into_inner).remove(&outcome.index);
@@ -227,7 +227,7 @@ impl<S: Stream<Item = NewsItem>> Job<S> {
         if outcome.result.as_ref().is_err_and(|error| error.kind == ItemErrorKind::NotAttempted) {
             return Ok(());
         }
-        self.count(outcome.result.is_err());
+        self.count(is_failed(outcome));
         self.output.line(&NumberedOutcome { outcome, line })
     }
 
@@ -235,6 +235,11 @@ impl<S: Stream<Item = NewsItem>> Job<S> {
         self.counts.done += 1;
         self.counts.failed += u64::from(is_failed);
     }
+}
+
+/// Whether an item failed. One that no category was probable enough for has not.
+fn is_failed(outcome: &Outcome) -> bool {
+    outcome.result.as_ref().is_err_and(|error| error.kind != ItemErrorKind::BelowThreshold)
 }
 
 /// The items as a stream that ends when the run is stopped, which drops the receiver and so ends the reading thread.

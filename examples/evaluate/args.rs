@@ -43,6 +43,19 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FORM,...", value_delimiter = ',', default_value = "objects")]
     answers: Vec<Form>,
 
+    /// The most categories of an item, 2 to 8: the field of the label is then a list of labels, that of the main subject first,
+    /// and figures of the whole lists are printed below those of the first
+    #[arg(long, value_name = "N", conflicts_with_all = ["answers", "correction"])]
+    pub(crate) labels: Option<u8>,
+
+    /// What the categories are in the scheme of the labels, which is then scored
+    #[arg(long, value_name = "FILE.toml", conflicts_with_all = ["correction", "labels"])]
+    pub(crate) mapping: Option<PathBuf>,
+
+    /// Shows all figures also for the items of each language, by their field `lang` or `language`
+    #[arg(long)]
+    pub(crate) by_language: bool,
+
     /// The most tokens of an item that are shown to the model [default: 150]
     #[arg(long, value_name = "N")]
     item_tokens: Option<usize>,
@@ -157,6 +170,7 @@ impl Args {
         let targets = [("report", &self.report), ("json", &self.json), ("fit", &self.fit)];
         let mut needed = vec![("input", &self.input), ("taxonomy", &self.taxonomy)];
         needed.extend(self.calibration.as_ref().map(|path| ("calibration", path)));
+        needed.extend(self.mapping.as_ref().map(|path| ("mapping", path)));
         needed.extend(self.peers.as_ref().map(|path| ("peers", path)));
         for (role, target) in targets.into_iter().filter_map(|(role, target)| Some((role, target.as_ref()?))) {
             if let Some((other, _)) = needed.iter().find(|(_, path)| is_same_file(target, path)) {
@@ -173,7 +187,9 @@ impl Args {
     /// The settings, each once, in the order of the flags. `skipped` hears of those that make no sense.
     pub(crate) fn settings(&self, mut skipped: impl FnMut(String)) -> Vec<Planned> {
         let mut settings = Vec::new();
-        for form in self.answers.iter().copied().map(AnswerForm::from) {
+        let several = self.labels.map(AnswerForm::Several);
+        let forms = self.answers.iter().copied().map(AnswerForm::from).filter(|_| several.is_none());
+        for form in several.into_iter().chain(forms) {
             for &pack_size in &self.pack_sizes {
                 let planned = Planned { form, pack_size, is_escalated: false };
                 if form == AnswerForm::Bare && pack_size != 1 {

@@ -76,7 +76,8 @@ pub(crate) struct Args {
     #[arg(long)]
     completions: bool,
 
-    /// Does not ask for log-probabilities
+    /// Does not ask for log-probabilities. Never asked for where answers are written to a length: they would be of every token,
+    /// and the reference deployment does not ask for any
     #[arg(long)]
     no_confidence: bool,
 
@@ -186,7 +187,7 @@ impl Args {
         };
         let builder = self.endpoints.builder(taxonomy.clone(), endpoint)?.model(&self.model).pack_size(self.pack_size);
         let builder = builder.concurrency(planned.concurrency).max_concurrency(planned.concurrency).seed(self.seed);
-        let builder = builder.confidence(!self.no_confidence);
+        let builder = builder.confidence(!self.no_confidence && self.output_tokens().is_none());
         let builder = with(builder, self.completions.then_some(Api::Completions), CategorizerBuilder::api);
         let categorizer = builder.build().map_err(|error| error.to_string())?;
         Ok((categorizer, probe))

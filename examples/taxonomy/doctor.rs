@@ -108,11 +108,17 @@ fn advice(theft: &Theft<'_>, taxonomy: &Taxonomy) -> String {
     let sure = theft.items.iter().filter_map(|item| item.confidence()).filter(|confidence| *confidence >= 0.8).count();
     let is_mutual = 2 * theft.back >= theft.items.len();
     let mut advice = if taxonomy.path(&from.id).iter().any(|above| above.id == to.id) {
-        format!("the model goes no deeper than {}: say in the description of {} what makes an item one of it", to.id, from.id)
+        format!(
+            "the model goes no deeper than {}: say in the description of {} what makes an item one of it",
+            to.id, from.id
+        )
     } else if is_mutual {
         format!("they take from each other: say in both descriptions where the border is, as \"… goes to {}.\"", to.id)
     } else if names(to, from) {
-        format!("{} already sends items to {}: add the words of these items to the description of {}", to.id, from.id, from.id)
+        format!(
+            "{} already sends items to {}: add the words of these items to the description of {}",
+            to.id, from.id, from.id
+        )
     } else {
         format!("say in the description of {} what goes to {}", to.id, from.id)
     };
@@ -173,15 +179,13 @@ mod tests {
         let mut evaluation = Evaluation::new(About::new("m", &taxonomy), &taxonomy);
         let speed = Throughput::new(std::time::Duration::from_secs(1), 1, &items);
         evaluation.add(Setting::new("objects ×1", 1, "objects"), items, speed).unwrap();
-        let args = DoctorArgs {
-            evaluation: PathBuf::new(),
-            taxonomy: PathBuf::new(),
-            setting: None,
-            most: 10,
-            items: 2,
-        };
+        let args =
+            DoctorArgs { evaluation: PathBuf::new(), taxonomy: PathBuf::new(), setting: None, most: 10, items: 2 };
         let text = diagnosis(&evaluation.settings[0], &taxonomy, true, &args);
-        assert!(text.starts_with("objects ×1: 1 of 6 items right, 5 given another category, 0 without one\n"), "{text}");
+        assert!(
+            text.starts_with("objects ×1: 1 of 6 items right, 5 given another category, 0 without one\n"),
+            "{text}"
+        );
         let expected = "\nhealth takes 3 of 4 items of sport; 0 go the other way\n  items: item-0, item-1 and 1 more\n  \
                         health already sends items to sport: add the words of these items to the description of sport\n";
         assert!(text.contains(expected), "{text}");

@@ -58,7 +58,9 @@ pub(crate) fn import(args: &ImportArgs) -> Result<String, String> {
     let about = |error: &dyn std::fmt::Display| format!("{}: {error}", args.file.display());
     let text = std::fs::read_to_string(&args.file).map_err(|error| about(&error))?;
     let rows = match args.format {
-        Format::Skos => rdf::concepts(&text).into_iter().filter_map(|concept| of_concept(concept, &args.language)).collect(),
+        Format::Skos => {
+            rdf::concepts(&text).into_iter().filter_map(|concept| of_concept(concept, &args.language)).collect()
+        }
         Format::IptcJson => of_iptc(&text, &args.language).map_err(|error| about(&error))?,
         Format::IabTsv => of_iab(&text),
         Format::Csv => of_csv(&text).map_err(|error| about(&error))?,
@@ -67,7 +69,8 @@ pub(crate) fn import(args: &ImportArgs) -> Result<String, String> {
         return Err(about(&"has no categories in this form"));
     }
     let toml = toml(args, &rows)?;
-    Taxonomy::from_toml(&toml).map_err(|error| about(&format!("{error}; mend the source, or the ids by a column `id`")))?;
+    Taxonomy::from_toml(&toml)
+        .map_err(|error| about(&format!("{error}; mend the source, or the ids by a column `id`")))?;
     Ok(toml)
 }
 
@@ -200,9 +203,14 @@ fn toml(args: &ImportArgs, rows: &[Row]) -> Result<String, String> {
     }
     let mut text = format!("name = {}\nversion = {}\n", quoted(&args.name), quoted(&args.version));
     for row in rows {
-        text.push_str(&format!("\n[[category]]\nid = {}\nname = {}\n", quoted(&ids[row.key.as_str()]), quoted(&row.name)));
+        text.push_str(&format!(
+            "\n[[category]]\nid = {}\nname = {}\n",
+            quoted(&ids[row.key.as_str()]),
+            quoted(&row.name)
+        ));
         if !row.names.is_empty() {
-            let names: Vec<_> = row.names.iter().map(|(tag, name)| format!("{} = {}", quoted(tag), quoted(name))).collect();
+            let names: Vec<_> =
+                row.names.iter().map(|(tag, name)| format!("{} = {}", quoted(tag), quoted(name))).collect();
             text.push_str(&format!("names = {{ {} }}\n", names.join(", ")));
         }
         if let Some(code) = &row.code {

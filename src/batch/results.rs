@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     fn label(category: usize) -> Label {
-        Label { category, probabilities: Vec::new() }
+        Label { category, probabilities: Vec::new(), secondary: Vec::new() }
     }
 
     fn labels(answer: Answer) -> Vec<Result<usize, Fault>> {

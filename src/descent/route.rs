@@ -1,11 +1,13 @@
 //! The paths of one item, and which of them are followed. Pure: no clock, no server.
 
+use tokio::time::Instant;
+
 use super::nodes::Nodes;
-use super::{Path, PathEnd, PathStep};
+use super::{CategoryPath, PathEnd, PathStep};
 use crate::NewsItem;
 use crate::error::{ItemError, ItemErrorKind};
 use crate::outcome::{Assignment, Outcome};
-use crate::taxonomy::CategoryId;
+use crate::taxonomy::{Category, CategoryId};
 
 /// The most runners-up of an outcome.
 const RUNNERS_UP: usize = 3;
@@ -22,6 +24,8 @@ pub(super) struct Route {
     /// The last answer, with the attempts of all levels, and what the path's probability was before it.
     last: Option<(Assignment, f32)>,
     end: Option<(PathEnd, Option<ItemError>)>,
+    /// Of several labels: how far it is from the first of every level.
+    rank: usize,
 }
 
 /// What is known of an item.
@@ -29,6 +33,7 @@ pub(super) struct Route {
 pub(super) struct Walker {
     pub(super) index: u64,
     pub(super) item: NewsItem,
+    pub(super) taken_in: Instant,
     /// The paths that are being asked about.
     asked: usize,
     /// The paths that the answers led to, those that ended included.
@@ -47,8 +52,8 @@ pub(super) enum Next {
 
 impl Walker {
     /// An item whose first question is being asked.
-    pub(super) fn new(index: u64, item: NewsItem) -> Self {
-        Self { index, item, asked: 1, reached: Vec::new() }
+    pub(super) fn new(index: u64, item: NewsItem, taken_in: Instant) -> Self {
+        Self { index, item, taken_in, asked: 1, reached: Vec::new() }
     }
 
     /// Takes the answer about one path.
@@ -61,8 +66,9 @@ impl Walker {
         if self.asked > 0 {
             return Next::Wait;
         }
-        self.reached.sort_by(|a, b| b.probability.total_cmp(&a.probability));
-        self.reached.truncate(nodes.descent().beam);
+        // Of several labels the model says which is the first; else the most probable path is.
+        self.reached.sort_by(|a, b| a.rank.cmp(&b.rank).then(b.probability.total_cmp(&a.probability)));
+        self.reached.truncate(nodes.descent().beam.max(nodes.most_labels()));
         let (ended, open): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.reached).into_iter().partition(|route| route.end.is_some());
         self.reached = ended;
@@ -74,8 +80,11 @@ impl Walker {
     fn settle(&mut self, nodes: &Nodes) -> Outcome {
         let mut ended = std::mem::take(&mut self.reached).into_iter();
         let best = ended.next().unwrap_or_else(Route::top);
-        let others: Vec<_> = ended.filter_map(|route| Some((route.category()?.clone(), route.probability))).collect();
-        let (result, path) = best.conclude(others, nodes);
+        let others: Vec<_> = ended
+            .filter(|route| !matches!(route.end, Some((PathEnd::Failed, _))))
+            .filter_map(|route| Some((route.category()?.clone(), route.probability, route.is_sure)))
+            .collect();
+        let (result, path) = best.conclude(&others, nodes);
         Outcome { id: std::mem::take(&mut self.item.id), index: self.index, result, path: Some(Box::new(path)) }
     }
 }
@@ -105,6 +114,7 @@ impl Route {
         let descent = nodes.descent();
         let best = (assignment.category.clone(), assignment.confidence);
         let runners_up: Vec<_> = assignment.runners_up.clone();
+        let secondary = std::mem::take(&mut assignment.secondary);
         assignment.origin.attempts += self.last.as_ref().map_or(0, |(last, _)| last.origin.attempts);
         let before = self.probability;
         self.last = Some((assignment, before));
@@ -116,8 +126,17 @@ impl Route {
             return vec![self.ended(end, None)];
         }
         let others = runners_up.into_iter().filter(|(_, share)| *share >= descent.stop_below).take(descent.beam - 1);
-        let choices = std::iter::once(best).chain(others.map(|(category, share)| (category, Some(share))));
-        choices.filter_map(|(category, confidence)| self.step(&category, confidence, nodes)).collect()
+        let others = others.map(|(category, share)| (category, Some(share)));
+        let is_followed =
+            |(_, share): &(CategoryId, Option<f32>)| share.is_none_or(|share| share >= descent.stop_below);
+        let several = secondary.into_iter().filter(is_followed);
+        let labels = std::iter::once(best).chain(several).zip(0..);
+        // Of one label, the runners-up are as good as their probability.
+        let choices = labels.chain(others.zip(std::iter::repeat(0)));
+        let step = |((category, confidence), rank): ((CategoryId, Option<f32>), usize)| {
+            Some(Self { rank: self.rank + rank, ..self.step(&category, confidence, nodes)? })
+        };
+        choices.filter_map(step).collect()
     }
 
     /// The path one level further, or its end.
@@ -135,7 +154,12 @@ impl Route {
         Some(if nodes.taxonomy().is_leaf(position) { route.ended(PathEnd::Leaf, None) } else { route })
     }
 
-    fn conclude(self, others: Vec<(CategoryId, f32)>, nodes: &Nodes) -> (Result<Assignment, ItemError>, Path) {
+    /// The outcome by this path; the others are those that ended, too, each with its probability and whether it is known.
+    fn conclude(
+        self,
+        others: &[(CategoryId, f32, bool)],
+        nodes: &Nodes,
+    ) -> (Result<Assignment, ItemError>, CategoryPath) {
         let (end, error) = self.end.unwrap_or((PathEnd::Failed, None));
         let attempts = self.last.as_ref().map_or(0, |(last, _)| last.origin.attempts);
         let result = match (error, self.steps.last(), self.last) {
@@ -150,21 +174,49 @@ impl Route {
                 let runners_up = if nodes.descent().beam == 1 {
                     siblings.map(|sibling| scaled(&sibling)).take(RUNNERS_UP).collect()
                 } else {
-                    others.into_iter().take(RUNNERS_UP).collect()
+                    others.iter().map(|(id, share, _)| (id.clone(), *share)).take(RUNNERS_UP).collect()
                 };
+                let secondary =
+                    if nodes.most_labels() > 1 { further(others, &step.category, nodes) } else { Vec::new() };
                 Ok(Assignment {
                     category: step.category.clone(),
                     name: step.name.clone(),
+                    category_hash: own.map(Category::hash).unwrap_or_default().into(),
                     is_fallback,
                     confidence: self.is_sure.then_some(self.probability),
                     runners_up,
                     probabilities: [].into(),
+                    secondary,
                     origin: last.origin,
                 })
             }
             // The best child of the top was not probable enough, so there is no category to stay at.
-            (None, ..) => Err(ItemError { attempts, ..ItemError::of(ItemErrorKind::BelowThreshold) }),
+            (None, ..) => {
+                let best = match &end {
+                    PathEnd::BelowThreshold { best, confidence } => Some((best.clone(), *confidence)),
+                    _ => None,
+                };
+                Err(ItemError { attempts, best, ..ItemError::of(ItemErrorKind::BelowThreshold) })
+            }
         };
-        (result, Path { steps: self.steps, end })
+        (result, CategoryPath { steps: self.steps, end })
     }
+}
+
+/// The further categories of an item, each once, none that is above another of them or above the first.
+fn further(others: &[(CategoryId, f32, bool)], first: &CategoryId, nodes: &Nodes) -> Vec<(CategoryId, Option<f32>)> {
+    let taxonomy = nodes.taxonomy();
+    let ids = || std::iter::once(first).chain(others.iter().map(|(id, ..)| id));
+    let is_above = |id: &CategoryId, other: &CategoryId| {
+        let positions = taxonomy.position(id.as_str()).zip(taxonomy.position(other.as_str()));
+        positions.is_some_and(|(above, below)| taxonomy.is_above(above, below))
+    };
+    let mut kept: Vec<(CategoryId, Option<f32>)> = Vec::new();
+    for (id, share, is_sure) in others {
+        let is_new = id != first && kept.iter().all(|(known, _)| known != id);
+        if is_new && !ids().any(|other| is_above(id, other)) {
+            kept.push((id.clone(), is_sure.then_some(*share)));
+        }
+    }
+    kept
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::answer::schema::Schemas;
 use crate::answer::{AnswerForm, Label, Reader};
 use crate::calibration;
+use crate::error::{ItemError, ItemErrorKind};
 use crate::escalation::Escalation;
 use crate::outcome::{Assignment, Origin};
 use crate::prompt::Prefix;
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     /// Where answers are kept, and what they are kept under.
     #[cfg(feature = "ledger")]
     pub(crate) ledger: Option<(crate::ledger::Ledger, crate::ledger::Questions)>,
+    #[cfg(feature = "ledger")]
+    pub(crate) across_versions: Option<crate::ledger::AcrossVersions>,
     /// At most one for each model.
     pub(crate) calibrations: Vec<calibration::Ready>,
     pub(crate) settings: Settings,
@@ -61,8 +64,11 @@ pub(crate) struct Settings {
     pub(crate) transport_retries: u32,
     pub(crate) content_retries: u32,
     pub(crate) pack_wait: Duration,
+    pub(crate) watches_servers: bool,
     pub(crate) waits_by_gauge: bool,
     pub(crate) seed: Option<u64>,
+    pub(crate) labels_with_parents: bool,
+    pub(crate) abstain_below: f32,
     pub(crate) output_language: Option<String>,
     pub(crate) remembered_texts: usize,
     #[cfg(feature = "near-duplicates")]
@@ -71,6 +77,8 @@ pub(crate) struct Settings {
 
 /// Tokens of one object of an answer beside its label, with the blanks that vLLM writes after colons and commas.
 const OBJECT_TOKENS: usize = 16;
+/// Tokens between two labels of an item.
+const BETWEEN_LABELS_TOKENS: usize = 4;
 /// Tokens of the answer around its objects, the wrapper of an object root included.
 const AROUND_TOKENS: usize = 16;
 /// Tokens of a short item in its frame.
@@ -80,7 +88,9 @@ impl Shared {
     /// The most tokens that an answer for so many items may take: tight, since a constrained decoder can loop in white
     /// space until the limit.
     pub(crate) fn max_output_tokens(&self, pack_len: usize) -> usize {
-        AROUND_TOKENS + pack_len * (OBJECT_TOKENS + self.longest_label_tokens)
+        let further = self.settings.answer_form.most_labels() - 1;
+        let labels = self.longest_label_tokens + further * (self.longest_label_tokens + BETWEEN_LABELS_TOKENS);
+        AROUND_TOKENS + pack_len * (OBJECT_TOKENS + labels)
     }
 
     /// A new run begins: unless others are under way, what an earlier one held against the endpoints is forgotten.
@@ -126,6 +136,20 @@ pub(crate) struct Corrected {
 const RUNNERS_UP: usize = 3;
 
 impl Shared {
+    /// What is handed on: an answer that is not probable enough is none.
+    pub(crate) fn handed_on(&self, result: Result<Assignment, ItemError>) -> Result<Assignment, ItemError> {
+        let assignment = result?;
+        match assignment.confidence {
+            Some(confidence) if confidence < self.settings.abstain_below => {
+                let mut error = ItemError::of(ItemErrorKind::BelowThreshold);
+                error.attempts = assignment.origin.attempts;
+                error.best = Some((assignment.category, confidence));
+                Err(error)
+            }
+            _ => Ok(assignment),
+        }
+    }
+
     /// The probabilities of a label as the calibration for the model corrects them; none where there is none.
     pub(crate) fn calibrated(
         &self,
@@ -151,6 +175,7 @@ impl Shared {
         let taxonomy = &self.taxonomy;
         let written = taxonomy.at(label.category)?;
         let share = |&(position, share): &(usize, f32)| Some((taxonomy.at(position)?.id.clone(), share));
+        let further = |&(at, share): &(usize, Option<f32>)| Some((taxonomy.at(at)?.id.clone(), share));
         let chosen = corrected.and_then(|of| of.probabilities.first()).map_or(label.category, |best| best.0);
         let probabilities = corrected.map_or(&label.probabilities, |of| &of.probabilities);
         let category = taxonomy.at(chosen)?;
@@ -160,10 +185,12 @@ impl Shared {
         Some(Assignment {
             category: category.id.clone(),
             name: self.name_of(category),
+            category_hash: taxonomy.hash_at(chosen)?.clone(),
             is_fallback: category.fallback,
             confidence: probabilities.iter().find(|share| share.0 == chosen).map(|share| share.1),
             runners_up: probabilities.iter().filter(is_other).take(RUNNERS_UP).filter_map(share).collect(),
             probabilities: label.probabilities.iter().filter_map(share).collect(),
+            secondary: label.secondary.iter().filter_map(further).collect(),
             origin,
         })
     }

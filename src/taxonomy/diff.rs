@@ -164,7 +164,10 @@ mod tests {
              changed     arts: aliases, keywords or fallback\n\
              reordered   the categories stand in another order, so the prompt is another\n"
         );
-        assert_eq!(diff.changed().into_iter().map(CategoryId::as_str).collect::<Vec<_>>(), ["arts", "athletics", "film"]);
+        assert_eq!(
+            diff.changed().into_iter().map(CategoryId::as_str).collect::<Vec<_>>(),
+            ["arts", "athletics", "film"]
+        );
     }
 
     #[test]

@@ -56,6 +56,8 @@ struct Inner {
     /// Folded ids, names and aliases, each to the position of its category.
     positions: HashMap<String, usize>,
     hash: String,
+    /// Those of the categories.
+    hashes: Vec<Arc<str>>,
     tree: Tree,
     /// The names on the path to the category whose children these are, where they are a level of a larger taxonomy.
     scope: Vec<String>,
@@ -136,7 +138,8 @@ impl Taxonomy {
         scope: Vec<String>,
     ) -> Self {
         let hash = content_hash(&categories, &scope);
-        Self { inner: Arc::new(Inner { name, version, categories, positions, hash, tree, scope }) }
+        let hashes = categories.iter().map(|category| category.hash().into()).collect();
+        Self { inner: Arc::new(Inner { name, version, categories, positions, hash, hashes, tree, scope }) }
     }
 
     /// The taxonomy's name.
@@ -178,6 +181,17 @@ impl Taxonomy {
         &self.inner.hash
     }
 
+    /// The hash of the category at a position.
+    pub(crate) fn hash_at(&self, position: usize) -> Option<&Arc<str>> {
+        self.inner.hashes.get(position)
+    }
+
+    /// The position of the category with this hash.
+    #[cfg(feature = "ledger")]
+    pub(crate) fn with_hash(&self, hash: &str) -> Option<usize> {
+        self.inner.hashes.iter().position(|known| **known == *hash)
+    }
+
     pub(crate) fn position(&self, label: &str) -> Option<usize> {
         self.inner.positions.get(label).or_else(|| self.inner.positions.get(&fold(label))).copied()
     }
@@ -193,10 +207,10 @@ pub(crate) fn fold(label: &str) -> String {
 }
 
 fn content_hash(categories: &[Arc<Category>], scope: &[String]) -> String {
-    let mut hashes: Vec<_> = categories.iter().map(|category| *category.full_hash().as_bytes()).collect();
-    hashes.sort_unstable();
+    let mut parts: Vec<_> = categories.iter().map(|category| *category.full_hash().as_bytes()).collect();
+    parts.sort_unstable();
     let mut hasher = blake3::Hasher::new();
-    hasher.update(&hashes.concat());
+    hasher.update(&parts.concat());
     for name in scope {
         hasher.update(&(name.len() as u64).to_le_bytes()).update(name.as_bytes());
     }

@@ -222,8 +222,7 @@ pub(super) fn check(
                     continue;
                 }
                 let taken = *positions.entry(folded).or_insert(position);
-                let repeated_id =
-                    field == "alias" && taken == position && is_repeated(&categories[position].1, label);
+                let repeated_id = field == "alias" && taken == position && is_repeated(&categories[position].1, label);
                 if taken != position || repeated_id {
                     let other = categories[taken].1.id.to_string();
                     report(position, TaxonomyProblemKind::Duplicate { field, label: label.to_owned(), other });

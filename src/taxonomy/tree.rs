@@ -110,6 +110,11 @@ impl Taxonomy {
         self.inner.tree.children[position].is_empty()
     }
 
+    /// Whether the category at one position is above that at the other.
+    pub(crate) fn is_above(&self, position: usize, below: usize) -> bool {
+        position != below && self.inner.tree.path(below).contains(&position)
+    }
+
     /// The number of lists of children: one for each category with children, and one for the top level.
     pub(crate) fn inner_nodes(&self) -> usize {
         self.inner.tree.inner_nodes().count()
@@ -144,9 +149,8 @@ impl Taxonomy {
         let categories: Vec<_> = categories.into_iter().map(Arc::new).collect();
         let by_id: HashMap<&str, usize> = categories.iter().map(|category| category.id.as_str()).zip(0..).collect();
         // Labels that cannot be confused in the whole cannot be confused in a part.
-        let here = |(label, &at): (&String, &usize)| {
-            Some((label.clone(), *by_id.get(self.inner.categories[at].id.as_str())?))
-        };
+        let here =
+            |(label, &at): (&String, &usize)| Some((label.clone(), *by_id.get(self.inner.categories[at].id.as_str())?));
         let positions = self.inner.positions.iter().filter_map(here).collect();
         let tree = Tree::new(&categories);
         Self::unchecked(self.inner.name.clone(), self.inner.version.clone(), categories, positions, tree, scope)
@@ -192,7 +196,10 @@ mod tests {
         assert_eq!(top.categories().map(|category| category.id.as_str()).collect::<Vec<_>>(), ["sport", "weather"]);
         assert!(top.scope().is_empty() && top.fallback().is_none() && !top.is_tree());
         let below = tree.level_below(tree.position("tennis"));
-        assert_eq!(below.categories().map(|category| category.id.as_str()).collect::<Vec<_>>(), ["wimbledon", "tennis"]);
+        assert_eq!(
+            below.categories().map(|category| category.id.as_str()).collect::<Vec<_>>(),
+            ["wimbledon", "tennis"]
+        );
         assert_eq!(below.scope(), ["Sport", "Tennis"]);
         assert_eq!(below.fallback().unwrap().id.as_str(), "tennis");
         let below = tree.level_below(tree.position("sport"));
@@ -204,7 +211,8 @@ mod tests {
     #[test]
     fn each_level_must_fit_the_prompt_not_the_whole() {
         let child = |parent: &str, number: usize| {
-            Category::new(format!("{parent}-{number}"), format!("{parent} {number}"), "word ".repeat(20)).with_parent(parent)
+            Category::new(format!("{parent}-{number}"), format!("{parent} {number}"), "word ".repeat(20))
+                .with_parent(parent)
         };
         let top = ["a", "b"].map(|id| Category::new(id, id.to_uppercase(), "Text."));
         let children = |count: usize| (0..count).flat_map(move |n| ["a", "b"].map(|parent| child(parent, n)));

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use slugline::evaluate::Mapping;
 use slugline::prompt::{Prefix, tokens};
 use slugline::{NewsItem, Taxonomy};
 
@@ -130,6 +131,19 @@ fn the_media_topics_are_the_whole_tree_of_their_release() {
     assert_eq!(taxonomy.find("medtop:20000531").unwrap().id.as_str(), "retirement");
     assert_eq!(taxonomy.find("cinema").unwrap().name_in("en-US"), "movies");
     assert_eq!(taxonomy.fallback().unwrap().id.as_str(), "other");
+}
+
+#[test]
+fn the_shipped_mappings_cover_the_top_level() {
+    let shipped = shipped();
+    for name in ["iptc-media-topics", "newsroom"] {
+        let file = in_crate(&format!("categories/mappings/{name}-to-ag-news.toml"));
+        let mapping = Mapping::load(file, &shipped[name]).unwrap_or_else(|error| panic!("{error}"));
+        for category in shipped[name].children(None).filter(|category| !category.fallback) {
+            let is_mapped = mapping.get(&category.id).is_some();
+            assert!(is_mapped, "{name}: {}", category.id);
+        }
+    }
 }
 
 #[test]

@@ -114,7 +114,10 @@ async fn a_level_lists_the_children_and_itself_below_the_path() {
     let expected = [vec!["sport", "weather", "other"], vec!["ball", "chess", "sport"], vec!["tennis", "golf", "ball"]];
     assert_eq!(lists, expected);
     let Request::Chat(request) = &asked[2].request else { panic!("no chat request") };
-    insta::assert_snapshot!("prefix_of_a_level", serde_json::from_str::<String>(request.messages.0.content.get()).unwrap());
+    insta::assert_snapshot!(
+        "prefix_of_a_level",
+        serde_json::from_str::<String>(request.messages.0.content.get()).unwrap()
+    );
     assert!(categorizer.prefix().text().contains("\n- weather: Weather. Storms.\n"));
     assert_eq!(categorizer.taxonomy().len(), 8);
 }
@@ -196,7 +199,8 @@ async fn a_beam_comes_back_from_a_wrong_turn() {
 async fn a_failed_level_keeps_the_path_so_far_and_the_error() {
     let server = ScriptedTransport::new(|asked| {
         let labels = labels(asked);
-        if labels.last().is_some_and(|label| label == "ball") && asked.items.iter().any(|item| item.contains("poison")) {
+        if labels.last().is_some_and(|label| label == "ball") && asked.items.iter().any(|item| item.contains("poison"))
+        {
             return Reply::status(400, "cannot process this input");
         }
         Reply::labels(asked.items.iter().map(|item| named(&labels, item)))
@@ -257,7 +261,8 @@ async fn a_dead_server_ends_the_walk_and_loses_nothing() {
         Reply::labels(asked.items.iter().map(|item| named(&labels, item)))
     });
     let categorizer = walking(&server, Descent::default()).patience(Duration::from_secs(60)).build().unwrap();
-    let report = categorizer.categorize((0..300).map(|n| NewsItem::new(n.to_string(), format!("sport ball {n}"), ""))).await;
+    let report =
+        categorizer.categorize((0..300).map(|n| NewsItem::new(n.to_string(), format!("sport ball {n}"), ""))).await;
     assert_eq!(report.outcomes.len(), 300);
     assert_eq!(report.error.unwrap().kind(), slugline::ErrorKind::OutOfPatience);
     let not_attempted = report.outcomes.iter().filter_map(|outcome| outcome.result.as_ref().err());
@@ -444,14 +449,21 @@ async fn a_prefix_goes_to_the_endpoint_that_has_it() {
     let builder = servers.iter().enumerate().fold(Categorizer::builder(tree_of(&parents)), |builder, (n, server)| {
         builder.endpoint(EndpointConfig::new(format!("http://{n}")).transport(server.clone()))
     });
-    let categorizer =
-        builder.model("simulated").concurrency(2).max_concurrency(2).seed(3).descend(Descent::default()).build().unwrap();
+    let categorizer = builder
+        .model("simulated")
+        .concurrency(2)
+        .max_concurrency(2)
+        .seed(3)
+        .descend(Descent::default())
+        .build()
+        .unwrap();
     let item = |n: usize| {
         let words: Vec<_> = path_to(&parents, 6 + (n * 5) % 36).into_iter().map(word).collect();
         NewsItem::new(n.to_string(), format!("{} {n}", words.join(" ")), "")
     };
     let report = categorizer.categorize((0..1_500).map(item).collect::<Vec<_>>()).await;
-    let requests: BTreeMap<_, _> = report.stats.endpoints.iter().map(|of| (of.endpoint.to_string(), of.requests)).collect();
+    let requests: BTreeMap<_, _> =
+        report.stats.endpoints.iter().map(|of| (of.endpoint.to_string(), of.requests)).collect();
     println!("cached {:.3}, requests {requests:?}", report.stats.cached_share().unwrap());
     let (least, most) = (requests.values().min().unwrap(), requests.values().max().unwrap());
     assert!(most < &(2 * least), "no endpoint is left to the others: {requests:?}");

@@ -24,7 +24,7 @@ fn over(engine: &SimulatedEngine, probe: &Probe, concurrency: usize) -> Categori
 async fn reference_step(latency: Latency, concurrency: usize, rounds: usize) -> Step {
     let engine = SimulatedServer::builder().latency(latency).engine();
     let probe = Probe::with_output_tokens(200);
-    let categorizer = over(&engine, &probe, concurrency).build().unwrap();
+    let categorizer = over(&engine, &probe, concurrency).confidence(false).build().unwrap();
     let order = Order::closed(Length::Requests((rounds * concurrency) as u64)).warm_up(concurrency as u64);
     load::measure(&categorizer, &probe, load::generated_items(concurrency as u64), &order).await
 }

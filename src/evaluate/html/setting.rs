@@ -36,6 +36,11 @@ fn lead(report: &SettingReport) -> String {
         let kinds = metrics.failures.iter().map(|(kind, count)| format!("{} {}", grouped(*count as i64), escape(kind)));
         out += &format!(", {} failed ({})", grouped(metrics.failed as i64), kinds.collect::<Vec<_>>().join(", "));
     }
+    if metrics.below_threshold > 0 {
+        let of_given = metrics.accuracy_of_given.map(percent).unwrap_or_default();
+        let below = grouped(metrics.below_threshold as i64);
+        out += &format!(", {below} below the threshold; of those given a category, {of_given} are right");
+    }
     if let Some(sample) = &setting.sample {
         out += &format!(", {}", escape(sample));
     }

@@ -185,12 +185,15 @@ mod tests {
     }
 
     fn classifier() -> Classifier {
-        Classifier::new(&[
-            listed("sport", "Matches, athletes, leagues and championships."),
-            listed("business", "Companies, markets, banks and trade."),
-            listed("sci-tech", "Science, software, space and computers."),
-            listed("other", "None of these."),
-        ], None)
+        Classifier::new(
+            &[
+                listed("sport", "Matches, athletes, leagues and championships."),
+                listed("business", "Companies, markets, banks and trade."),
+                listed("sci-tech", "Science, software, space and computers."),
+                listed("other", "None of these."),
+            ],
+            None,
+        )
     }
 
     fn label(text: &str) -> String {

@@ -202,6 +202,7 @@ impl Inner {
     fn draft(&self, ask: &Ask, items: &[Framed], classifier: &Classifier, allowed: &[String]) -> Draft {
         let labels = classifier.labels();
         let allowed: BTreeSet<_> = allowed.iter().collect();
+        let most_labels = ask.format.most_labels(&ask.prefix);
         let object = |item: &Framed| {
             let mut shares = classifier.probabilities(&item.text, self.settings.noise, self.settings.seed);
             // A grammar leaves no other label than those of the schema.
@@ -214,7 +215,7 @@ impl Inner {
                     *share /= total;
                 }
             }
-            DraftObject::new(item.id, labels, shares)
+            DraftObject::new(item.id, labels, shares, most_labels)
         };
         let form = match &ask.format {
             Format::JsonSchema(schema) if schema.is_single => Form::Single,
@@ -226,6 +227,7 @@ impl Inner {
             objects: items.iter().map(object).collect(),
             form,
             is_bare: ask.format.is_bare(&ask.prefix),
+            has_lists: most_labels > 1,
             before: String::new(),
             after: String::new(),
         }
