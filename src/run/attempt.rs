@@ -36,10 +36,15 @@ pub(super) enum AttemptResult {
 /// How many alternatives are asked for at each token: as many as vLLM and OpenAI allow.
 const TOP_LOGPROBS: u32 = 20;
 
-pub(super) async fn attempt(shared: Arc<Shared>, texts: Vec<Arc<CleanText>>, admission: Admission) -> Finished {
+/// Sends the texts and reads the answer. What comes of it is noted in the span, which is that of the attempt.
+pub(super) async fn attempt(
+    shared: Arc<Shared>,
+    texts: Vec<Arc<CleanText>>,
+    admission: Admission,
+    span: Span,
+) -> Finished {
     let endpoint = admission.endpoint();
     let request = request(&shared, &texts, admission.dialect, Arc::clone(&endpoint.model));
-    let span = Span::current();
     let started = Instant::now();
     let attempt = match tokio::time::timeout(admission.timeout, endpoint.transport.send(&request)).await {
         Ok(Ok(response)) => Attempt::Response(response),

@@ -153,7 +153,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             gen_ai.usage.output_tokens = Empty,
             "error.type" = Empty,
         );
-        let task = self.attempts.spawn(attempt(Arc::clone(&self.shared), texts, admission).instrument(span));
+        let task =
+            self.attempts.spawn(attempt(Arc::clone(&self.shared), texts, admission, span.clone()).instrument(span));
         self.in_flight.insert(task.id(), pack);
     }
 
