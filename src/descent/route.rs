@@ -1,7 +1,9 @@
 //! The paths of one item, and which of them are followed. Pure: no clock, no server.
 
+use tokio::time::Instant;
+
 use super::nodes::Nodes;
-use super::{Path, PathEnd, PathStep};
+use super::{CategoryPath, PathEnd, PathStep};
 use crate::NewsItem;
 use crate::error::{ItemError, ItemErrorKind};
 use crate::outcome::{Assignment, Outcome};
@@ -31,6 +33,7 @@ pub(super) struct Route {
 pub(super) struct Walker {
     pub(super) index: u64,
     pub(super) item: NewsItem,
+    pub(super) taken_in: Instant,
     /// The paths that are being asked about.
     asked: usize,
     /// The paths that the answers led to, those that ended included.
@@ -49,8 +52,8 @@ pub(super) enum Next {
 
 impl Walker {
     /// An item whose first question is being asked.
-    pub(super) fn new(index: u64, item: NewsItem) -> Self {
-        Self { index, item, asked: 1, reached: Vec::new() }
+    pub(super) fn new(index: u64, item: NewsItem, taken_in: Instant) -> Self {
+        Self { index, item, taken_in, asked: 1, reached: Vec::new() }
     }
 
     /// Takes the answer about one path.
@@ -152,7 +155,11 @@ impl Route {
     }
 
     /// The outcome by this path; the others are those that ended, too, each with its probability and whether it is known.
-    fn conclude(self, others: &[(CategoryId, f32, bool)], nodes: &Nodes) -> (Result<Assignment, ItemError>, Path) {
+    fn conclude(
+        self,
+        others: &[(CategoryId, f32, bool)],
+        nodes: &Nodes,
+    ) -> (Result<Assignment, ItemError>, CategoryPath) {
         let (end, error) = self.end.unwrap_or((PathEnd::Failed, None));
         let attempts = self.last.as_ref().map_or(0, |(last, _)| last.origin.attempts);
         let result = match (error, self.steps.last(), self.last) {
@@ -192,7 +199,7 @@ impl Route {
                 Err(ItemError { attempts, best, ..ItemError::of(ItemErrorKind::BelowThreshold) })
             }
         };
-        (result, Path { steps: self.steps, end })
+        (result, CategoryPath { steps: self.steps, end })
     }
 }
 

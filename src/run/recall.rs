@@ -128,10 +128,10 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             let with_rivals = shared.across_versions == Some(ledger::AcrossVersions::SameRivals);
             match ledger::read_standing(payload, &shared.taxonomy, with_rivals) {
                 Some(assignment) => {
-                    self.recorder.kept_across_versions += 1;
+                    self.recorder.count(|counts| counts.kept_across_versions += 1);
                     return self.conclude(item, Ok(assignment));
                 }
-                None => self.recorder.changed_since_version += 1,
+                None => self.recorder.count(|counts| counts.changed_since_version += 1),
             }
         }
         let found = payload.and_then(|payload| ledger::read(payload, &shared.taxonomy, shared.prefix.version()));
