@@ -100,7 +100,7 @@ fn charts(sweep: &Sweep) -> String {
     );
     let success = chart(
         "Success against load",
-        "of the requests answered",
+        "answered",
         [0.0, 1.0],
         whole_percent,
         vec![line("answered", "first", &|step| Some(step.success_share))],
@@ -165,20 +165,19 @@ fn steps(sweep: &Sweep) -> String {
     };
     let heads = [
         "Load",
-        "Requests/s",
+        "Req/s",
         "Items/s",
-        "Valid items/s",
-        "Prompt tokens/s",
-        "Output tokens/s",
+        "Valid/s",
+        "Prompt tok/s",
+        "Output tok/s",
         "Success",
         "p50 s",
         "p95 s",
         "p99 s",
         "Max s",
-        "First token s",
+        "First token",
         "Cached",
         "In flight",
-        "Most",
         "Requests",
         "Seconds",
     ];
@@ -187,8 +186,8 @@ fn steps(sweep: &Sweep) -> String {
     let rows: String = sweep.steps.iter().enumerate().map(|(at, step)| row(step, Some(at) == chosen)).collect();
     let rows = format!("<thead><tr><th scope=\"col\">{head}</th></tr></thead><tbody>{rows}</tbody>");
     format!(
-        "{}\n<p class=\"about\">The recommended step is coloured. Rates are over the whole step, the ends of its last requests \
-         included. Tokens as the servers count them. {streamed} In flight: the mean, and the most.</p>",
+        "{}\n<p class=\"about\">The recommended step is coloured. Valid: items with a category. Rates are over the whole \
+         step, the ends of its last requests included. Tokens as the servers count them. {streamed} In flight: the mean of the most.</p>",
         table("Steps", "steps", &rows)
     )
 }
@@ -209,8 +208,7 @@ fn row(step: &Step, is_chosen: bool) -> String {
         optional(latency.map(|latency| latency.max_s)),
         optional(step.first_token_s),
         percent_or_dash(step.cached_share),
-        rough(step.mean_in_flight),
-        grouped(step.max_in_flight as i64),
+        format!("{} of {}", rough(step.mean_in_flight), step.max_in_flight),
         grouped(step.requests as i64),
         rough(step.seconds),
     ];

@@ -51,7 +51,7 @@ const WHOLE_SIZES: [Size; 2] =
 const LEFT: f64 = 46.0;
 /// Room for the names of the lines at their ends.
 const RIGHT: f64 = 72.0;
-const TOP: f64 = 26.0;
+const TOP: f64 = 36.0;
 const BOTTOM: f64 = 42.0;
 /// The least distance between two names at the ends of lines, and of two numbers along the axis.
 const NAME_HEIGHT: f64 = 15.0;
