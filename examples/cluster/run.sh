@@ -12,8 +12,8 @@
 #   --pack-size N    the most items that share a request (3)
 #   --folder DIR     where data, ledgers and logs go; must be new (a temporary folder, removed when all went well)
 #
-# Environment: SIMULATED_SERVER, the example simulated_server of slugline, if it is built already. `cargo build` says no
-# more than that it builds; CARGO_FLAGS=--release makes the real thing.
+# Environment: SIMULATED_SERVER, the example simulated_server of slugline, if it is built already; CARGO_FLAGS for this
+# package, for example --release.
 # End of the usage text.
 set -euo pipefail
 
