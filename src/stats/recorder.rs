@@ -174,7 +174,7 @@ impl StatsHandle {
     /// Counts something of the run as a whole.
     pub(crate) fn count(&self, add: impl Fn(&mut Tally)) {
         if let Some(walk) = &self.walk {
-            walk.count(&add);
+            add(walk.lock().run.current());
         }
         add(self.lock().run.current());
     }
