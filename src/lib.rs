@@ -37,6 +37,10 @@
 //! - A run takes [`NewsItem`]s, a collection by [`Categorizer::categorize`] or a stream of any length by
 //!   [`Categorizer::stream`], and gives **exactly one [`Outcome`] per item**: a category of the taxonomy, or an
 //!   [`ItemError`] with its kind. Errors of items are data; what stops a run is an [`Error`].
+//! - A taxonomy that is a tree and too large for one prompt, such as IPTC Media Topics, is walked level by level ([`Descent`]);
+//!   each outcome has its [path](CategoryPath). Several categories for an item: [`AnswerForm::Several`].
+//! - The fallback is a category that the model chose; [below a threshold](CategorizerBuilder::abstain_below) and failed are two
+//!   other things.
 //! - A [`Service`] takes one item at a time from any number of tasks, with deadlines and a bounded queue.
 //! - Items share requests ("packs"), and all requests share a prefix of the same bytes, so that the server computes it once.
 //! - Every failure of servers, networks and models is handled below you: retried, asked again, split, waited out, within
@@ -64,7 +68,7 @@
 //!
 //! # What it does not do
 //!
-//! It runs no model itself, streams no partial answers, and gives an item one category, not several. It never takes a key or
+//! It runs no model itself and streams no partial answers. It never takes a key or
 //! an address from the environment.
 //!
 //! How it works, with formulas and sources, is in [`design`].
@@ -125,7 +129,7 @@ struct Readme;
 pub use self::answer::AnswerForm;
 pub use self::builder::CategorizerBuilder;
 pub use self::categorizer::{Categorizer, OutcomeStream, StopHandle};
-pub use self::descent::{Descent, LevelStats, Path, PathEnd, PathStep};
+pub use self::descent::{CategoryPath, Descent, LevelStats, PathEnd, PathStep};
 pub use self::error::{Error, ErrorKind, Failure, FailureKind, ItemError, ItemErrorKind, Status};
 pub use self::escalation::Escalation;
 pub use self::item::NewsItem;

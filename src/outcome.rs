@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
-use crate::descent::Path;
+use crate::descent::CategoryPath;
 use crate::error::{Error, ItemError, ItemErrorKind};
 use crate::prompt::PromptVersion;
 use crate::stats::Stats;
@@ -26,7 +26,7 @@ pub struct Outcome {
     pub result: Result<Assignment, ItemError>,
     /// The way through the tree, level by level, where it was walked ([`Descent`](crate::Descent)); of an item without a
     /// category as far as it came.
-    pub path: Option<Box<Path>>,
+    pub path: Option<Box<CategoryPath>>,
 }
 
 /// A category given to an item, and how it came about.

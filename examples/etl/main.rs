@@ -25,6 +25,8 @@ mod page;
 mod files;
 #[path = "../support/lines.rs"]
 mod lines;
+#[path = "../support/position.rs"]
+mod position;
 #[path = "../support/progress.rs"]
 mod progress;
 #[path = "../support/server.rs"]

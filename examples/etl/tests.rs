@@ -317,6 +317,12 @@ async fn with_a_ledger_nothing_is_asked_twice() {
     let second = run_to_end(&args(&server, &folder, &input, "second.parquet", &more)).await;
     assert_eq!((first.stats.from_ledger, second.stats.from_ledger, server.counts().items), (0, 50, asked));
     assert_eq!(first.rows.categories, second.rows.categories);
+
+    // Numbers of Parquet are ids, too.
+    let more = ["--id-column", "line", "--title-column", "name"];
+    run_to_end(&args(&server, &folder, &folder.path("second.parquet"), "third.jsonl", &more)).await;
+    let ids: BTreeSet<u64> = by_id(lines(&folder.path("third.jsonl"))).keys().map(|id| id.parse().unwrap()).collect();
+    assert_eq!(ids, (1..=50).collect());
 }
 
 #[tokio::test]
@@ -366,8 +372,12 @@ async fn what_is_no_feed_is_rejected_whole_and_the_others_go_on() {
     let (folder, server) = (Folder::new("nofeed"), server().await);
     folder.write("feeds/a.xml", "<html>moved</html>");
     folder.write("feeds/b.xml", fs::read("examples/etl/sample/feeds/novosti.rss").unwrap());
+    let feed = "<rss version=\"2.0\"><channel><item><guid>caf\u{e9}</guid><title>T</title></item></channel></rss>";
+    folder.write("feeds/c.xml", feed.chars().map(|c| c as u8).collect::<Vec<_>>());
     let report = run_to_end(&args(&server, &folder, &folder.path("feeds"), "out.jsonl", &[])).await;
-    assert_eq!((report.exit.code, report.rows.categorized, report.rows.rejected), (2, 2, 1));
+    assert_eq!((report.exit.code, report.rows.categorized, report.rows.rejected), (2, 3, 1));
+    assert!(report.rows.damaged.len() == 1 && report.rows.damaged[0].ends_with("c.xml"), "{:?}", report.rows.damaged);
+    assert!(report.to_html().contains("c.xml.") && report.rows_in_words().iter().any(|line| line.contains("charset")));
     let rejects = lines(&folder.path("rejects.jsonl"));
     assert!(rejects[0]["line"].is_null() && rejects[0]["reason"].as_str().unwrap().contains("RSS"), "{rejects:?}");
 }

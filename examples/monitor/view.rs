@@ -209,7 +209,8 @@ impl Look<'_> {
         let grown: Vec<(f64, f64)> = now
             .iter()
             .map(|(bound, count)| {
-                let earlier = before.iter().find(|(known, _)| known == bound).map_or(0.0, |(_, count)| *count);
+                let earlier =
+                    before.iter().find(|(known, _)| known.total_cmp(bound).is_eq()).map_or(0.0, |(_, count)| *count);
                 (*bound, (count - earlier).max(0.0))
             })
             .collect();
@@ -225,7 +226,7 @@ fn cumulative(page: &Page, name: &str) -> Vec<(f64, f64)> {
     let mut buckets: Vec<(f64, f64)> = Vec::new();
     for sample in page.all(name) {
         let Some(bound) = sample.label("le").and_then(|bound| bound.parse::<f64>().ok()) else { continue };
-        match buckets.iter_mut().find(|(known, _)| *known == bound) {
+        match buckets.iter_mut().find(|(known, _)| known.total_cmp(&bound).is_eq()) {
             Some((_, count)) => *count += sample.value,
             None => buckets.push((bound, sample.value)),
         }

@@ -39,7 +39,7 @@ pub(crate) fn router(service: Service, deadline: Duration, figures: Prometheus) 
     Router::new()
         .route("/categorize", post(categorize))
         .route("/health", get(health))
-        .route("/metrics", get(figures))
+        .route("/metrics", get(page))
         .route("/openapi.json", get(openapi))
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "not-found", "see /openapi.json for the routes"))
         .method_not_allowed_fallback(async || {
@@ -86,7 +86,7 @@ async fn health(State(Shared { service, .. }): State<Shared>) -> Response {
     (status, Json(json!({"status": word, "endpoints": endpoints}))).into_response()
 }
 
-async fn figures(State(Shared { service, figures, .. }): State<Shared>) -> Response {
+async fn page(State(Shared { service, figures, .. }): State<Shared>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics(&service, &figures)).into_response()
 }
 

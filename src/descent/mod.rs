@@ -84,14 +84,14 @@ impl Descent {
 /// Serialized it is `{"steps": [["sport", 0.97], …], "end": "stays", "end_confidence": 0.8}`.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-pub struct Path {
+pub struct CategoryPath {
     /// The categories from the top level down, each a child of the one before; the last is the item's category.
     pub steps: Vec<PathStep>,
     /// Why it goes no further.
     pub end: PathEnd,
 }
 
-/// A level of a [`Path`].
+/// A level of a [`CategoryPath`].
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct PathStep {
@@ -103,7 +103,7 @@ pub struct PathStep {
     pub confidence: Option<f32>,
 }
 
-/// Why a [`Path`] goes no further.
+/// Why a [`CategoryPath`] goes no further.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum PathEnd {
@@ -137,10 +137,10 @@ impl PathEnd {
     }
 }
 
-impl Serialize for Path {
+impl Serialize for CategoryPath {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let steps: Vec<_> = self.steps.iter().map(|step| (&step.category, step.confidence.map(rounded))).collect();
-        let mut fields = serializer.serialize_struct("Path", 4)?;
+        let mut fields = serializer.serialize_struct("CategoryPath", 4)?;
         fields.serialize_field("steps", &steps)?;
         fields.serialize_field("end", self.end.as_str())?;
         match &self.end {

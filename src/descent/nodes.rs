@@ -30,13 +30,13 @@ impl Nodes {
 
     /// What the runs over the children of a category share, or over the top level.
     pub(crate) fn shared(&self, parent: Option<usize>) -> Arc<Shared> {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         let make = || {
             // The number of a prefix tells it from the others of the tree.
             let number = parent.map_or(0, |parent| parent + 1);
             Arc::new(self.builder.shared(self.taxonomy.level_below(parent), &self.pools, Some(number)))
         };
-        Arc::clone(made.entry(parent).or_insert_with(make))
+        Arc::clone(known.entry(parent).or_insert_with(make))
     }
 
     /// What the runs over the longest list share.

@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::nodes::Nodes;
-use super::{Path, PathEnd, PathStep};
+use super::{CategoryPath, PathEnd, PathStep};
 use crate::NewsItem;
 use crate::error::{ItemError, ItemErrorKind};
 use crate::outcome::{Assignment, Outcome};
@@ -155,7 +155,11 @@ impl Route {
     }
 
     /// The outcome by this path; the others are those that ended, too, each with its probability and whether it is known.
-    fn conclude(self, others: &[(CategoryId, f32, bool)], nodes: &Nodes) -> (Result<Assignment, ItemError>, Path) {
+    fn conclude(
+        self,
+        others: &[(CategoryId, f32, bool)],
+        nodes: &Nodes,
+    ) -> (Result<Assignment, ItemError>, CategoryPath) {
         let (end, error) = self.end.unwrap_or((PathEnd::Failed, None));
         let attempts = self.last.as_ref().map_or(0, |(last, _)| last.origin.attempts);
         let result = match (error, self.steps.last(), self.last) {
@@ -195,7 +199,7 @@ impl Route {
                 Err(ItemError { attempts, best, ..ItemError::of(ItemErrorKind::BelowThreshold) })
             }
         };
-        (result, Path { steps: self.steps, end })
+        (result, CategoryPath { steps: self.steps, end })
     }
 }
 

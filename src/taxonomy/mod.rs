@@ -207,10 +207,10 @@ pub(crate) fn fold(label: &str) -> String {
 }
 
 fn content_hash(categories: &[Arc<Category>], scope: &[String]) -> String {
-    let mut hashes: Vec<_> = categories.iter().map(|category| *category.full_hash().as_bytes()).collect();
-    hashes.sort_unstable();
+    let mut parts: Vec<_> = categories.iter().map(|category| *category.full_hash().as_bytes()).collect();
+    parts.sort_unstable();
     let mut hasher = blake3::Hasher::new();
-    hasher.update(&hashes.concat());
+    hasher.update(&parts.concat());
     for name in scope {
         hasher.update(&(name.len() as u64).to_le_bytes()).update(name.as_bytes());
     }

@@ -2,9 +2,12 @@
 
 use std::sync::{Arc, Mutex};
 
+use proptest::collection::vec;
+use proptest::prelude::*;
 use slugline::feeds;
 use slugline::testing::{Asked, Reply, ScriptedTransport};
 
+use crate::props::cases;
 use crate::support::builder;
 
 /// A feed in windows-1251 with what real ones have: CDATA, HTML in HTML, entities that XML does not know, a bare ampersand.
@@ -47,4 +50,28 @@ fn the_charset_of_the_answer_counts_more_than_that_of_the_declaration() {
     let feed = feeds::read(&bytes, Some("koi8-r")).unwrap();
     assert_eq!(feed.title.as_deref(), Some("Новости"));
     assert!(matches!(feeds::read(&bytes, Some("no-such")), Err(feeds::FeedError::UnknownCharset { .. })));
+}
+
+proptest! {
+    #![proptest_config(cases(64))]
+
+    /// A feed with any bytes put in anywhere, or cut there, is read or refused.
+    #[test]
+    fn no_bytes_break_the_reader(at in 0..FEED.len(), cut in any::<bool>(), bytes in vec(any::<u8>(), 0..40)) {
+        let mut feed = FEED.as_bytes()[..at].to_vec();
+        feed.extend(bytes);
+        if !cut {
+            feed.extend(&FEED.as_bytes()[at..]);
+        }
+        if let Ok(feed) = feeds::read(&feed, None) {
+            prop_assert!(feed.entries.into_iter().flatten().all(|item| !item.id.is_empty()));
+        }
+    }
+
+    /// Text without `<` and `&` comes through as it is, but for white space.
+    #[test]
+    fn plain_text_is_no_html(text in "[^<&\\r\\x00]{0,200}") {
+        let folded = |text: &str| text.split([' ', '\t', '\n', '\u{c}']).filter(|word| !word.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+        prop_assert_eq!(folded(&feeds::html_to_text(&text)), folded(text.trim_start_matches('\u{feff}')));
+    }
 }

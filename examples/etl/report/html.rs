@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::super::page::text::{escape, grouped, percent, percent_or_dash, rough};
+use slugline::Stats;
+
+use super::super::page::text::{escape, grouped, percent};
 use super::super::page::{document, facts, notes, section, table};
 use super::super::summary::summary;
 use super::Report;
@@ -27,7 +29,7 @@ pub(super) fn page(report: &Report) -> String {
         body += &section("Rejects", &shares("Reason", &report.rows.reasons, report.rows.rejected));
     }
     body += &section("Files", &files(report));
-    body += &section("Servers", &servers(report));
+    body += &section("Servers", &servers(&report.stats));
     document(&title, &body)
 }
 
@@ -55,6 +57,7 @@ fn warnings(report: &Report) -> Vec<String> {
     if !report.adds_up {
         notes.push("The rows do not add up.".to_owned());
     }
+    notes.extend(report.damage().map(|words| words + "."));
     if !report.about.skipped.is_empty() {
         let some: Vec<_> = report.about.skipped.iter().take(5).map(String::as_str).collect();
         let more = if report.about.skipped.len() > some.len() { ", …" } else { "" };
@@ -66,7 +69,7 @@ fn warnings(report: &Report) -> Vec<String> {
 
 /// A table with the names of its columns; the first one stands over the names of the rows.
 fn titled(label: &str, head: &[&str], rows: &[String]) -> String {
-    let head: String = head.iter().map(|name| format!("<th scope=\"col\">{name}</th>")).collect();
+    let head = format!("<th scope=\"col\">{}</th>", head.join("</th><th scope=\"col\">"));
     let rows = rows.concat();
     table(label, "categories", &format!("<thead><tr>{head}</tr></thead><tbody>{rows}</tbody>"))
 }
@@ -91,11 +94,11 @@ fn rows(report: &Report) -> String {
     ];
     let blank = match report.blank_lines {
         0 => String::new(),
-        blank => format!(" {} blank lines are no rows.", grouped(blank as i64)),
+        blank => format!(" Blank lines, which are no rows: {}.", grouped(blank as i64)),
     };
     format!(
         "{}\n<p class=\"about\">Each row that was read is in the output or in the rejects, once. The output has {} rows.{blank}</p>",
-        titled("Rows", &["", "Rows", "Share", "Where"], &rows),
+        titled("Rows", &["", "Rows", "Share", ""], &rows),
         grouped(tally.written as i64),
     )
 }
@@ -127,7 +130,7 @@ fn files(report: &Report) -> String {
         .map(|(name, file)| {
             format!(
                 "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td></tr>",
-                escape(name),
+                path(name),
                 grouped(file.rows as i64),
                 grouped(file.failed as i64),
                 grouped(file.rejected as i64)
@@ -141,23 +144,16 @@ fn files(report: &Report) -> String {
     titled("Files", &["File", "Rows", "Failed", "Rejected"], &rows) + &more
 }
 
-fn servers(report: &Report) -> String {
-    let stats = &report.stats;
-    let figures = [
-        ("Items per second", rough(report.items_per_second)),
-        ("Seconds", rough(stats.elapsed_s)),
-        ("Requests", grouped(stats.requests as i64)),
-        ("Prompt cached", percent_or_dash(report.cached_share)),
-        ("Answered from the ledger", grouped(stats.from_ledger as i64)),
-        ("Answered as copies", grouped(stats.duplicates as i64)),
-        ("Sent again", grouped(stats.retries as i64)),
-        ("Asked again", grouped(stats.reasked as i64)),
-    ];
-    let figures = figures.iter().map(|(name, figure)| format!("<div><dt>{name}</dt><dd>{figure}</dd></div>"));
+/// A path that may be broken where a directory ends.
+fn path(name: &str) -> String {
+    name.split_inclusive('/').map(|part| escape(part) + "<wbr>").collect()
+}
+
+/// The lines that are also printed at the end of a run.
+fn servers(stats: &Stats) -> String {
     let words = summary(stats);
     let words = words.iter().filter_map(|line| line.split_once(' ')).map(|(name, words)| {
         format!("<tr><th scope=\"row\">{}</th><td class=\"text\">{}</td></tr>", escape(name), escape(words.trim()))
     });
-    let words = table("Servers", "", &format!("<tbody>{}</tbody>", words.collect::<String>()));
-    format!("<dl class=\"facts\">{}</dl>\n{words}", figures.collect::<String>())
+    table("Servers", "", &format!("<tbody>{}</tbody>", words.collect::<String>()))
 }
