@@ -169,7 +169,12 @@ impl Series {
 
     /// Begins new stretches if their time has come.
     pub(super) fn tick(&mut self, now: Instant) {
-        let mut over = now.saturating_duration_since(self.current_since).as_nanos() / STRETCH.as_nanos();
+        let since = now.saturating_duration_since(self.current_since);
+        // Nearly always: the division below costs as much as all the counting.
+        if since < STRETCH {
+            return;
+        }
+        let mut over = since.as_nanos() / STRETCH.as_nanos();
         if over > (STRETCHES + 1) as u128 {
             // Nothing of the last minute is left but silence.
             self.before.add(&self.current);
