@@ -220,10 +220,8 @@ impl<S: Stream<Item = NewsItem>> Walk<S> {
         let at = *self.places.entry(route.at).or_insert_with(|| {
             let shared = self.nodes.shared(route.at);
             let (feed, items) = unbounded_channel();
-            let run = match self.serves {
-                true => Run::serving(shared, Feed(items)),
-                false => Run::new(shared, Feed(items), &self.stop),
-            };
+            let run =
+                if self.serves { Run::serving(shared, Feed(items)) } else { Run::new(shared, Feed(items), &self.stop) };
             let node =
                 Node { level: route.level(), queue: Queue::default(), feed, run, inside: HashMap::new(), fed: 0 };
             self.visited.push(node);

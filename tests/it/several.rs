@@ -1,7 +1,9 @@
 //! Several categories for an item.
 
 use slugline::testing::{Faults, Reply, ScriptedTransport, SimulatedServer};
-use slugline::{AnswerForm, Categorizer, Category, CategoryId, Descent, EndpointConfig, Escalation, NewsItem, Taxonomy};
+use slugline::{
+    AnswerForm, Categorizer, Category, CategoryId, Descent, EndpointConfig, Escalation, NewsItem, Taxonomy,
+};
 
 use crate::support::builder;
 
