@@ -133,7 +133,7 @@ fn run(args: &Args) -> Result<Vec<String>, String> {
         parts.push(servers(args, target)?);
     }
     if let Some(shape) = shape(args)? {
-        parts.push(memory(args, &shape).map_err(words)?);
+        parts.push(memory(args, &shape).map_err(|error| error.to_string())?);
         if let Some(path) = &args.vllm_log {
             parts.push(check(args, &shape, path)?);
         }
@@ -144,8 +144,12 @@ fn run(args: &Args) -> Result<Vec<String>, String> {
 /// The servers that the target takes, and what they cost.
 fn servers(args: &Args, target: f64) -> Result<String, String> {
     let sweep = args.sweep.as_deref().map(read_sweep).transpose()?;
-    let mut rates =
-        args.per_server.iter().map(|rate| ServerRate::new(*rate)).collect::<Result<Vec<_>, _>>().map_err(words)?;
+    let mut rates = args
+        .per_server
+        .iter()
+        .map(|rate| ServerRate::new(*rate))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| error.to_string())?;
     let mut items_per_request = args.items_per_request.unwrap_or(3.0);
     let mut out = String::new();
     if let Some(sweep) = &sweep {
@@ -163,12 +167,13 @@ fn servers(args: &Args, target: f64) -> Result<String, String> {
     let head = ["a server gives", "servers", "with headroom", "and one spare", "items/s", "per million items"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for rate in rates {
-        let servers = servers_needed(target, rate, args.headroom).map_err(words)?;
+        let servers = servers_needed(target, rate, args.headroom).map_err(|error| error.to_string())?;
         let items_per_second = target * items_per_request;
         let cost = match args.price {
             None => "-".to_owned(),
             Some(price) => {
-                let cost = cost_per_million_items(price, servers.with_headroom, items_per_second).map_err(words)?;
+                let cost = cost_per_million_items(price, servers.with_headroom, items_per_second)
+                    .map_err(|error| error.to_string())?;
                 format!("{cost:.2}")
             }
         };
@@ -192,13 +197,13 @@ fn read_sweep(path: &Path) -> Result<Sweep, String> {
 
 fn shape(args: &Args) -> Result<Option<ModelShape>, String> {
     if let Some(path) = &args.model_config {
-        return ModelShape::from_config_json(&read(path)?, args.kv_dtype).map(Some).map_err(words);
+        return ModelShape::from_config_json(&read(path)?, args.kv_dtype).map(Some).map_err(|error| error.to_string());
     }
     let (Some(layers), Some(kv_heads), Some(head_size)) = (args.layers, args.kv_heads, args.head_size) else {
         return Ok(None);
     };
     let dtype = args.kv_dtype.unwrap_or(KvDtype::Bits16);
-    ModelShape::new(layers, kv_heads, head_size, dtype).map(Some).map_err(words)
+    ModelShape::new(layers, kv_heads, head_size, dtype).map(Some).map_err(|error| error.to_string())
 }
 
 /// What the cache takes, and where the GPU is known, whether it fits.
@@ -250,7 +255,7 @@ fn memory(args: &Args, shape: &ModelShape) -> Result<String, PlanError> {
 
 /// The formula beside what vLLM logged.
 fn check(args: &Args, shape: &ModelShape, path: &Path) -> Result<String, String> {
-    let log = KvCacheLog::parse(&read(path)?).map_err(words)?;
+    let log = KvCacheLog::parse(&read(path)?).map_err(|error| error.to_string())?;
     let expected = log.expected_tokens(shape, args.block_tokens);
     let expected =
         expected.map_or_else(|| "unknown, since the log has no memory".to_owned(), |tokens| tokens.to_string());
@@ -262,10 +267,6 @@ fn check(args: &Args, shape: &ModelShape, path: &Path) -> Result<String, String>
 
 fn read(path: &Path) -> Result<String, String> {
     std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
-}
-
-fn words(error: PlanError) -> String {
-    error.to_string()
 }
 
 fn bytes(gigabytes: f64) -> u64 {

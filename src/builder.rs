@@ -120,6 +120,7 @@ impl CategorizerBuilder {
                 transport_retries: 3,
                 content_retries: 2,
                 pack_wait: Duration::from_millis(20),
+                watches_servers: false,
                 waits_by_gauge: false,
                 seed: None,
                 labels_with_parents: false,
@@ -321,9 +322,18 @@ impl CategorizerBuilder {
         self
     }
 
+    /// Whether the `/metrics` of the servers are read about once a second while they answer, for the statistics and alerts:
+    /// requests that run and wait, use of the KV cache, tokens
+    /// ([`EndpointSnapshot::server`](crate::server::EndpointSnapshot::server)). Default: false, they are read once or twice.
+    #[must_use]
+    pub fn watch_server_metrics(mut self, wanted: bool) -> Self {
+        self.settings.watches_servers = wanted;
+        self
+    }
+
     /// Whether a server's own count of waiting requests, from its `/metrics`, lowers the requests in flight as overload
     /// does. vLLM queues without bound and never says that it is overloaded; this keeps its queue short when others share
-    /// the server. Looked at once a second at most. Default: false.
+    /// the server. Includes [`watch_server_metrics`](Self::watch_server_metrics). Default: false.
     #[must_use]
     pub fn watch_server_queue(mut self, wanted: bool) -> Self {
         self.settings.waits_by_gauge = wanted;

@@ -16,7 +16,7 @@ use crate::outcome::{Outcome, Report};
 use crate::prompt::{Prefix, PromptVersion};
 use crate::run::{Course, Run, Shared, Stop};
 use crate::server::EndpointSnapshot;
-use crate::stats::Stats;
+use crate::stats::{Stats, StatsHandle};
 use crate::taxonomy::Taxonomy;
 
 /// The requests for each pack size that measure a prior.
@@ -152,6 +152,11 @@ impl<S: Stream<Item = NewsItem>> OutcomeStream<S> {
     /// What the run has measured so far.
     pub fn stats(&self) -> Stats {
         self.course.stats()
+    }
+
+    /// Gives what the run measures to other tasks, while it goes and after it.
+    pub fn stats_handle(&self) -> StatsHandle {
+        self.course.stats_handle()
     }
 
     /// Why the run stopped before its end, if it did. The items that were not settled then come as outcomes that say so.

@@ -157,7 +157,7 @@ impl fmt::Display for Failure {
 }
 
 /// The kind of a [`Failure`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum FailureKind {
     /// No connection could be made.
@@ -199,6 +199,26 @@ pub enum FailureKind {
     /// The model declined to answer.
     #[error("model refusal")]
     Refusal,
+}
+
+impl FailureKind {
+    /// All kinds.
+    #[cfg(feature = "metrics")]
+    pub(crate) const ALL: [Self; 13] = [
+        Self::Connect,
+        Self::Interrupted,
+        Self::Timeout,
+        Self::Overloaded,
+        Self::ServerError,
+        Self::UnusableResponse,
+        Self::KeyRefused,
+        Self::UnknownModel,
+        Self::ContextLength,
+        Self::Unsupported,
+        Self::Rejected,
+        Self::ContentFilter,
+        Self::Refusal,
+    ];
 }
 
 /// Why an item has no category.
@@ -256,6 +276,26 @@ pub enum ItemErrorKind {
 }
 
 impl ItemErrorKind {
+    /// All kinds.
+    #[cfg(feature = "metrics")]
+    pub(crate) const ALL: [Self; 15] = [
+        Self::Empty,
+        Self::TooLong,
+        Self::Rejected,
+        Self::ContentFilter,
+        Self::Refusal,
+        Self::Unreadable,
+        Self::Missing,
+        Self::Repeated,
+        Self::UnknownLabel,
+        Self::Shifted,
+        Self::Cut,
+        Self::Timeout,
+        Self::Connection,
+        Self::ServerError,
+        Self::NotAttempted,
+    ];
+
     /// The kind as it is written in outputs and statistics, in kebab case.
     pub fn as_str(self) -> &'static str {
         match self {

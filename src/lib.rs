@@ -47,6 +47,7 @@
 //!   stated bounds. Do not wrap it in another retry loop; look at [`Error::status`] and [`ItemError::status`].
 //! - How it fits to channels, actors, rayon and plain iterators is in [`recipes`].
 //! - A nightly archive needs no server while it runs: [`batch`] writes requests to files and reads results from files.
+//! - What a run does is in [`stats`] at any time; when to worry about it, in [`alerts`].
 //! - How many labels are right, and what they cost, is measured on labelled items of your own: [`evaluate`].
 //! - How many requests a server takes at once is measured by [`load`], and how many servers that makes is worked out by
 //!   [`plan`].
@@ -59,6 +60,8 @@
 //! | `native-tls` | no | TLS by the operating system's library |
 //! | `tokenizers` | no | exact token counts from a `tokenizer.json` |
 //! | `ledger` | no | [`ledger`]: answers kept in a file, so that nothing is asked twice |
+//! | `gpu` | no | [`gpu`]: use and memory of the GPUs of this machine, by `nvidia-smi` |
+//! | `metrics` | no | [`metrics`]: counts for the `metrics` facade, and so for Prometheus and others |
 //! | `near-duplicates` | no | [`near_duplicates`]: reprints are answered with the item that they are nearly the same as |
 //! | `feeds` | no | [`feeds`]: RSS, Atom and JSON feeds as items, whatever their charset, HTML reduced to text |
 //! | `testing` | no | [`testing`]: a scripted transport and a simulated server with faults, for your tests |
@@ -70,6 +73,7 @@
 //!
 //! How it works, with formulas and sources, is in [`design`].
 
+pub mod alerts;
 mod answer;
 pub mod batch;
 mod builder;
@@ -82,12 +86,15 @@ mod escalation;
 pub mod evaluate;
 #[cfg(feature = "feeds")]
 pub mod feeds;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 mod item;
 #[cfg(feature = "ledger")]
 pub mod ledger;
 mod limit;
 pub mod load;
-
+#[cfg(feature = "metrics")]
+pub mod metrics;
 #[cfg(feature = "near-duplicates")]
 pub mod near_duplicates;
 mod ordered;
@@ -134,6 +141,6 @@ pub use self::ordered::OrderedOutcomes;
 pub use self::outcome::{Assignment, Origin, Outcome, Report};
 pub use self::server::{Api, Balance, EndpointConfig};
 pub use self::service::{Service, ServiceError, ServiceOptions, ServiceStats};
-pub use self::stats::Stats;
+pub use self::stats::{Stats, StatsHandle};
 pub use self::taxonomy::{Category, CategoryId, Taxonomy, TaxonomyError};
 pub use self::tuning::{SizeEvidence, Tuning, TuningReport};

@@ -19,6 +19,8 @@ mod resume;
 mod files;
 #[path = "../support/lines.rs"]
 mod lines;
+#[path = "../support/position.rs"]
+mod position;
 #[path = "../support/progress.rs"]
 mod progress;
 #[path = "../support/server.rs"]
@@ -44,6 +46,7 @@ use self::args::Args;
 use self::files::{about, is_same_file, is_standard, lower_case};
 use self::input::{Input, Notice, Source};
 use self::output::Output;
+use self::position::Position;
 use self::progress::{Counts, Measured, Progress};
 use self::resume::Done;
 use self::stop::Stop;
@@ -128,7 +131,11 @@ async fn run(args: &Args) -> Result<End, String> {
     let stats = outcomes.stats();
     print_summary(&stats, invalid);
     if let Some((path, file)) = stats_file {
-        let report = report(&stats, InputLines { lines: position.lines(), blank: position.blank(), invalid }, &end);
+        let report = report(
+            &stats,
+            InputLines { lines: position.rows() + position.blank(), blank: position.blank(), invalid },
+            &end,
+        );
         write_report(file, &report).map_err(|error| about("write stats", path, &error))?;
     }
     Ok(end)
@@ -146,7 +153,7 @@ struct Job<S> {
     invalid: u64,
     /// Where lines have numbers, those of the items under way.
     lines: Option<Lines>,
-    position: Arc<input::Position>,
+    position: Arc<Position>,
 }
 
 /// The lines of items under way, by the items' numbers.
@@ -182,7 +189,7 @@ impl<S: Stream<Item = NewsItem>> Job<S> {
                     }
                     Some(Notice::End(end)) => {
                         is_read = true;
-                        let line = self.position.lines();
+                        let line = self.position.rows() + self.position.blank();
                         let reason = |error| format!("cannot read on after line {line}: {}", lower_case(&error));
                         stopped_by = stopped_by.or(end.err().map(reason));
                     }

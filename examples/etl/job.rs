@@ -15,8 +15,9 @@ use slugline::{NewsItem, Outcome, OutcomeStream};
 use tokio::sync::mpsc;
 
 use super::files::about;
+use super::position::Position;
 use super::progress::{Counts, Measured, Progress};
-use super::read::{Notice, Place, Position, Reject, Row};
+use super::read::{Notice, Place, Reject, Row};
 use super::stop::Stop;
 use super::write::{Lines, Output, Settled};
 
@@ -52,6 +53,8 @@ pub(crate) struct Tally {
     pub(crate) categories: BTreeMap<String, u64>,
     /// Rejects by what is wrong, without what differs from row to row.
     pub(crate) reasons: BTreeMap<String, u64>,
+    /// Files whose text may not be what was meant.
+    pub(crate) damaged: Vec<Arc<str>>,
 }
 
 /// What became of the rows of a file.
@@ -82,15 +85,12 @@ impl Tally {
     }
 
     fn settle(&mut self, place: &Place, outcome: &Outcome) {
-        match &outcome.result {
-            Ok(assignment) => {
-                self.categorized += 1;
-                *self.categories.entry(assignment.category.to_string()).or_default() += 1;
-            }
-            Err(_) => {
-                self.failed += 1;
-                self.files.entry(Arc::clone(&place.file)).or_default().failed += 1;
-            }
+        if let Ok(assignment) = &outcome.result {
+            self.categorized += 1;
+            *self.categories.entry(assignment.category.to_string()).or_default() += 1;
+        } else {
+            self.failed += 1;
+            self.files.entry(Arc::clone(&place.file)).or_default().failed += 1;
         }
     }
 }
@@ -152,6 +152,7 @@ impl<S: Stream<Item = NewsItem>> Job<'_, S> {
                 },
                 notice = self.notices.recv(), if !is_read => match notice {
                     Some(Notice::Reject(reject)) => self.reject(&reject)?,
+                    Some(Notice::Damaged(file)) => self.tally.damaged.push(file),
                     Some(Notice::End(end)) => {
                         is_read = true;
                         stopped_by = stopped_by.or(end.err());

@@ -17,10 +17,16 @@ mod read;
 mod report;
 mod write;
 
+#[path = "../../src/page/mod.rs"]
+#[expect(dead_code, reason = "a part of it is for the library's own pages")]
+mod page;
+
 #[path = "../support/files.rs"]
 mod files;
 #[path = "../support/lines.rs"]
 mod lines;
+#[path = "../support/position.rs"]
+mod position;
 #[path = "../support/progress.rs"]
 mod progress;
 #[path = "../support/server.rs"]

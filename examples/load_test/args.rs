@@ -76,7 +76,8 @@ pub(crate) struct Args {
     #[arg(long)]
     completions: bool,
 
-    /// Does not ask for log-probabilities
+    /// Does not ask for log-probabilities. Never asked for where answers are written to a length: they would be of every token,
+    /// and the reference deployment does not ask for any
     #[arg(long)]
     no_confidence: bool,
 
@@ -186,7 +187,7 @@ impl Args {
         };
         let builder = self.endpoints.builder(taxonomy.clone(), endpoint)?.model(&self.model).pack_size(self.pack_size);
         let builder = builder.concurrency(planned.concurrency).max_concurrency(planned.concurrency).seed(self.seed);
-        let builder = builder.confidence(!self.no_confidence);
+        let builder = builder.confidence(!self.no_confidence && self.output_tokens().is_none());
         let builder = with(builder, self.completions.then_some(Api::Completions), CategorizerBuilder::api);
         let categorizer = builder.build().map_err(|error| error.to_string())?;
         Ok((categorizer, probe))
@@ -225,5 +226,56 @@ impl Args {
             needed.push((role, target));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(more: &[&str]) -> Args {
+        let usual = ["load_test", "--base-url", "http://127.0.0.1:1/v1", "--model", "m"];
+        Args::try_parse_from(usual.iter().chain(more)).unwrap()
+    }
+
+    fn plan(more: &[&str]) -> Vec<String> {
+        args(more).plan().unwrap().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn there_is_a_step_for_each_concurrency_or_rate() {
+        let usual = ["1 in flight", "5 in flight", "10 in flight", "25 in flight", "50 in flight", "100 in flight"];
+        assert_eq!(plan(&[]), usual);
+        assert_eq!(plan(&["--concurrency", "2", "--duration", "30"]), ["2 in flight"]);
+        let open = ["2 requests/s due, at most 50 in flight", "4.5 requests/s due, at most 50 in flight"];
+        assert_eq!(plan(&["--rate", "2,4.5", "--concurrency", "10,50"]), open);
+        assert!(args(&["--rate", "0"]).plan().is_err());
+        let both = ["load_test", "--base-url", "x", "--model", "m", "--requests", "5", "--duration", "9"];
+        assert!(Args::try_parse_from(both).is_err());
+    }
+
+    #[test]
+    fn answers_of_generated_items_are_written_to_the_reference_length() {
+        assert_eq!(args(&[]).output_tokens(), Some(200));
+        assert_eq!(args(&["--output-tokens", "0"]).output_tokens(), None);
+        assert_eq!(args(&["--input", "news.jsonl"]).output_tokens(), None);
+        assert_eq!(args(&["--input", "news.jsonl", "--output-tokens", "60"]).output_tokens(), Some(60));
+    }
+
+    #[test]
+    fn a_file_that_is_needed_is_not_written_over() {
+        let error = args(&["--report", "a.html", "--json", "./a.html"]).refuse_overwriting().unwrap_err();
+        assert!(error.contains("--json ./a.html is the same file as --report"), "{error}");
+        assert!(args(&["--input", "a.jsonl", "--csv", "a.jsonl"]).refuse_overwriting().is_err());
+    }
+
+    #[test]
+    fn a_concurrency_that_cannot_be_is_refused_before_anything_is_sent() {
+        let args = args(&["--concurrency", "0,500"]);
+        let taxonomy = args.taxonomy().unwrap();
+        for planned in args.plan().unwrap() {
+            let error = args.categorizer(&taxonomy, planned).unwrap_err();
+            assert!(error.contains("1 to 128"), "{error}");
+        }
     }
 }

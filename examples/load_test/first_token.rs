@@ -1,4 +1,5 @@
-//! The time to the first token. Answers are not streamed to this client, so it is the servers' own figure, where they give it.
+//! The time to the first token. Answers are not streamed to this client, so it is the servers' own figure, where they give it:
+//! a mean over all that they answered during the step, its warm-up and other clients included.
 
 use std::time::Duration;
 

@@ -67,3 +67,18 @@ impl Source {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_items_are_sent_again_and_never_as_copies() {
+        let items = ["a", "b"].map(|id| NewsItem::new(id, format!("Title {id}"), "")).to_vec();
+        let source = Source::Own { name: "news.jsonl".into(), items };
+        let titles = |step| source.items(step).take(5).map(|item| item.title).collect::<Vec<_>>();
+        assert_eq!(titles(0), ["Title a", "Title b", "[0.1] Title a", "[0.1] Title b", "[0.2] Title a"]);
+        let all: std::collections::BTreeSet<String> = (0..3).flat_map(titles).collect();
+        assert_eq!(all.len(), 15, "no title is that of another, in other steps either");
+    }
+}

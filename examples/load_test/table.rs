@@ -46,6 +46,11 @@ pub(crate) fn table(sweep: &Sweep) -> String {
     if !checks.is_empty() {
         out +=
             "\nbeside what is expected of one server of the reference deployment (7B, RTX 4080, 1,100 + 200 tokens)\n";
+        let sizes =
+            sweep.steps.iter().find_map(|step| step.prompt_tokens_per_request.zip(step.output_tokens_per_request));
+        if let Some((prompt, output)) = sizes {
+            out += &format!("measured here with {prompt:.0} + {output:.0} tokens a request\n");
+        }
         let head = ["in flight", "figure", "expected", "measured", "standing"];
         let mut rows = vec![head.map(str::to_owned).to_vec()];
         rows.extend(checks.iter().map(check_row));

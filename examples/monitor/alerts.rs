@@ -11,7 +11,9 @@ pub(crate) fn alerts(page: &Page) -> Vec<String> {
     active.sort_by(|a, b| b.value.total_cmp(&a.value));
     let text = |sample: &super::prometheus::Sample| {
         let level = if sample.value >= 2.0 { "CRITICAL" } else { "warning" };
-        format!("{level} {}", sample.label("alert").unwrap_or("without a name"))
+        let subject = sample.label("subject").filter(|subject| !subject.is_empty());
+        let of = subject.map(|subject| format!(" of {subject}")).unwrap_or_default();
+        format!("{level} {}{of}", sample.label("signal").unwrap_or("without a name"))
     };
     active.into_iter().map(text).collect()
 }
@@ -23,8 +25,8 @@ mod tests {
     #[test]
     fn alerts_that_are_on_are_shown_critical_ones_first() {
         let page = Page::read(
-            "slugline_alert_level{alert=\"latency\"} 1\nslugline_alert_level{alert=\"queue\"} 0\n\
-             slugline_alert_level{alert=\"success\"} 2\n",
+            "slugline_alert_level{signal=\"latency\",subject=\"\"} 1\nslugline_alert_level{signal=\"queue\"} 0\n\
+             slugline_alert_level{signal=\"success\"} 2\n",
         );
         assert_eq!(alerts(&page), ["CRITICAL success", "warning latency"]);
         assert!(alerts(&Page::read("up 1\n")).is_empty());

@@ -133,37 +133,24 @@ impl Screen {
     }
 
     fn show(&mut self, servers: &[(String, Result<Figures, String>)], gpus: &[String]) {
-        match &self.0 {
-            Some(bar) => {
-                let mut lines = Vec::new();
-                for (url, figures) in servers {
-                    match figures {
-                        Ok(figures) => {
-                            lines.push(format!("{} {url}", figures.program));
-                            lines.extend(figures.rows.iter().map(|(name, text)| format!("  {name:<11} {text}")));
-                        }
-                        Err(reason) => lines.push(format!("{url}: {reason}")),
-                    }
+        let Some(bar) = &self.0 else {
+            servers.iter().for_each(|(url, figures)| print(&line(url, figures)));
+            gpus.iter().for_each(|gpu| print(gpu));
+            return;
+        };
+        let mut lines = Vec::new();
+        for (url, figures) in servers {
+            match figures {
+                Ok(figures) => {
+                    lines.push(format!("{} {url}", figures.program));
+                    lines.extend(figures.rows.iter().map(|(name, text)| format!("  {name:<11} {text}")));
                 }
-                lines.extend(gpus.iter().cloned());
-                bar.set_message(lines.join("\n"));
-                bar.tick();
-            }
-            None => {
-                for (url, figures) in servers {
-                    let text = match figures {
-                        Ok(figures) => {
-                            let rows: Vec<_> =
-                                figures.rows.iter().map(|(name, text)| format!("{name} {text}")).collect();
-                            format!("{} {url}: {}", figures.program, rows.join("; "))
-                        }
-                        Err(reason) => format!("{url}: {reason}"),
-                    };
-                    print(&text);
-                }
-                gpus.iter().for_each(|gpu| print(gpu));
+                Err(reason) => lines.push(format!("{url}: {reason}")),
             }
         }
+        lines.extend(gpus.iter().cloned());
+        bar.set_message(lines.join("\n"));
+        bar.tick();
     }
 
     /// Leaves the last figures where they are.
@@ -171,6 +158,17 @@ impl Screen {
         if let Some(bar) = self.0 {
             bar.abandon();
         }
+    }
+}
+
+/// All figures of a server in a line.
+fn line(url: &str, figures: &Result<Figures, String>) -> String {
+    match figures {
+        Ok(figures) => {
+            let rows: Vec<_> = figures.rows.iter().map(|(name, text)| format!("{name} {text}")).collect();
+            format!("{} {url}: {}", figures.program, rows.join("; "))
+        }
+        Err(reason) => format!("{url}: {reason}"),
     }
 }
 

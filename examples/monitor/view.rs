@@ -67,11 +67,7 @@ fn slugline(look: &Look<'_>) -> Vec<(&'static str, String)> {
                 .map(|rate| format!("{rate:.2}/s sent again")),
         ]),
     ));
-    let at = |quantile: &str| {
-        let mut samples = now.all("slugline_request_latency_seconds");
-        samples.find(|sample| sample.label("quantile") == Some(quantile)).map(|sample| sample.value)
-    };
-    rows.push(("latency", percentiles([at("0.5"), at("0.95"), at("0.99")])));
+    rows.push(("latency", percentiles(look.quantiles("slugline_request_latency_seconds_bucket"))));
     rows.push((
         "tokens",
         tokens(
@@ -213,7 +209,8 @@ impl Look<'_> {
         let grown: Vec<(f64, f64)> = now
             .iter()
             .map(|(bound, count)| {
-                let earlier = before.iter().find(|(known, _)| known == bound).map_or(0.0, |(_, count)| *count);
+                let earlier =
+                    before.iter().find(|(known, _)| known.total_cmp(bound).is_eq()).map_or(0.0, |(_, count)| *count);
                 (*bound, (count - earlier).max(0.0))
             })
             .collect();
@@ -229,7 +226,7 @@ fn cumulative(page: &Page, name: &str) -> Vec<(f64, f64)> {
     let mut buckets: Vec<(f64, f64)> = Vec::new();
     for sample in page.all(name) {
         let Some(bound) = sample.label("le").and_then(|bound| bound.parse::<f64>().ok()) else { continue };
-        match buckets.iter_mut().find(|(known, _)| *known == bound) {
+        match buckets.iter_mut().find(|(known, _)| known.total_cmp(&bound).is_eq()) {
             Some((_, count)) => *count += sample.value,
             None => buckets.push((bound, sample.value)),
         }
@@ -293,12 +290,14 @@ mod tests {
             format!(
                 "slugline_items_total {items}\nslugline_items_categorized_total {items}\nslugline_queue_items 4\n\
                  slugline_requests_total {}\nslugline_requests_answered_total {}\n\
-                 slugline_request_latency_seconds{{quantile=\"0.95\"}} 3.25\n\
+                 slugline_request_latency_seconds_bucket{{le=\"3\"}} 0\n\
+                 slugline_request_latency_seconds_bucket{{le=\"4\"}} {items}\n\
+                 slugline_request_latency_seconds_bucket{{le=\"+Inf\"}} {items}\n\
                  slugline_prompt_tokens_total {}\nslugline_cached_tokens_total {}\n\
                  slugline_endpoint_up{{endpoint=\"http://a/v1\"}} 1\nslugline_endpoint_up{{endpoint=\"http://b/v1\"}} 0\n\
                  slugline_endpoint_in_flight{{endpoint=\"http://a/v1\"}} 7\n\
                  slugline_endpoint_concurrency_limit{{endpoint=\"http://a/v1\"}} 25\n\
-                 slugline_alert_level{{alert=\"queue depth\"}} 1\n",
+                 slugline_alert_level{{signal=\"queue-depth\",subject=\"http://a/v1\"}} 1\n",
                 items / 2,
                 items / 4,
                 100 * items,
@@ -308,11 +307,11 @@ mod tests {
         let rows = shown(&page(0), &page(40));
         assert_eq!(row(&rows, "items"), "20.0/s categorized, 4 waiting");
         assert_eq!(row(&rows, "requests"), "5.00/s answered, success 50.0 %");
-        assert_eq!(row(&rows, "latency"), "p95 3.25 s");
+        assert_eq!(row(&rows, "latency"), "p50 3.50 s, p95 3.95 s, p99 3.99 s");
         assert_eq!(row(&rows, "tokens"), "2000/s prompt, 50 % of it cached");
         let endpoints: Vec<_> = rows.iter().filter(|(name, _)| *name == "endpoint").map(|(_, text)| text).collect();
         assert_eq!(endpoints, ["http://a/v1 up, 7 of 25 in flight", "http://b/v1 DOWN, 0 of 0 in flight"]);
-        assert_eq!(row(&rows, "alerts"), "warning queue depth");
+        assert_eq!(row(&rows, "alerts"), "warning queue-depth of http://a/v1");
     }
 
     #[test]

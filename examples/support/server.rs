@@ -76,7 +76,7 @@ impl EndpointArgs {
         for base_url in &self.base_url {
             builder = builder.endpoint(endpoint(base_url, key.as_deref())?);
         }
-        let builder = with(builder, key, |builder, key| builder.api_key(key));
+        let builder = with(builder, key, CategorizerBuilder::api_key);
         let builder = with(builder, self.timeout, CategorizerBuilder::timeout);
         let builder = with(builder, self.max_retries, CategorizerBuilder::transport_retries);
         let builder = with(builder, self.requests_per_minute, CategorizerBuilder::requests_per_minute);

@@ -1,5 +1,7 @@
 //! The paths of one item, and which of them are followed. Pure: no clock, no server.
 
+use tokio::time::Instant;
+
 use super::nodes::Nodes;
 use super::{CategoryPath, PathEnd, PathStep};
 use crate::NewsItem;
@@ -31,6 +33,7 @@ pub(super) struct Route {
 pub(super) struct Walker {
     pub(super) index: u64,
     pub(super) item: NewsItem,
+    pub(super) taken_in: Instant,
     /// The paths that are being asked about.
     asked: usize,
     /// The paths that the answers led to, those that ended included.
@@ -49,8 +52,8 @@ pub(super) enum Next {
 
 impl Walker {
     /// An item whose first question is being asked.
-    pub(super) fn new(index: u64, item: NewsItem) -> Self {
-        Self { index, item, asked: 1, reached: Vec::new() }
+    pub(super) fn new(index: u64, item: NewsItem, taken_in: Instant) -> Self {
+        Self { index, item, taken_in, asked: 1, reached: Vec::new() }
     }
 
     /// Takes the answer about one path.

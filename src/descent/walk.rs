@@ -17,7 +17,7 @@ use crate::error::{Error, ItemError, ItemErrorKind};
 use crate::outcome::{Assignment, Outcome};
 use crate::run::{Run, Shared, Stop};
 use crate::server::BoxFuture;
-use crate::stats::{Recorder, Stats};
+use crate::stats::{Recording, Stats, StatsHandle, Tally};
 
 /// How many packs' worth of items may be on their way for each request that may be in flight, and beside them.
 const PACKS_PER_PLACE: usize = 8;
@@ -44,10 +44,10 @@ pub(crate) struct Walk<S> {
     walkers: HashMap<u64, Walker>,
     outcomes: VecDeque<Outcome>,
     released_packs: u64,
-    /// What became of whole items; requests are counted by the runs.
-    recorder: Recorder,
+    /// What became of whole items; what is done at the servers is counted here by the runs.
+    recorder: Recording,
+    taken_in: u64,
     levels: BTreeMap<usize, LevelStats>,
-    max_in_flight: usize,
     stop: Stop,
     stopped: BoxFuture<'static, ()>,
     error: Option<Error>,
@@ -80,7 +80,6 @@ impl<S: Stream<Item = NewsItem>> Walk<S> {
         let top = nodes.shared(None);
         Self {
             pack_size: top.settings.pack_size,
-            top,
             nodes: Arc::clone(nodes),
             source: Some(Box::pin(source)),
             take_below: u64::MAX,
@@ -90,9 +89,10 @@ impl<S: Stream<Item = NewsItem>> Walk<S> {
             walkers: HashMap::new(),
             outcomes: VecDeque::new(),
             released_packs: 0,
-            recorder: Recorder::new(),
+            recorder: Recording(StatsHandle::new(std::iter::once(&top.pool).chain(&top.stronger).cloned())),
+            taken_in: 0,
+            top,
             levels: BTreeMap::new(),
-            max_in_flight: 0,
             stop: stop.clone(),
             stopped: stop.stopped(),
             error: None,
@@ -110,10 +110,16 @@ impl<S: Stream<Item = NewsItem>> Walk<S> {
             if let Some(outcome) = self.outcomes.pop_front() {
                 return Poll::Ready(Some(outcome));
             }
+            self.recorder.round();
             let has_changed = self.poll_stop(cx) | self.poll_source(cx) | self.release() | self.poll_runs(cx);
             if !has_changed && self.outcomes.is_empty() {
                 let is_done = self.walkers.is_empty() && self.source.is_none();
-                return if is_done { Poll::Ready(None) } else { Poll::Pending };
+                if is_done {
+                    self.recorder.walked(self.levels());
+                    self.recorder.end();
+                    return Poll::Ready(None);
+                }
+                return Poll::Pending;
             }
         }
     }
@@ -133,26 +139,33 @@ impl<S: Stream<Item = NewsItem>> Walk<S> {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        let mut all = self.recorder.clone();
+        self.recorder.walked(self.levels());
+        self.recorder.snapshot()
+    }
+
+    pub(crate) fn stats_handle(&self) -> StatsHandle {
+        self.recorder.0.clone()
+    }
+
+    /// What was measured at each level.
+    fn levels(&self) -> Vec<LevelStats> {
         let mut levels = self.levels.clone();
-        let mut askings: BTreeMap<usize, Recorder> = BTreeMap::new();
+        let mut askings: BTreeMap<usize, Tally> = BTreeMap::new();
         for node in &self.visited {
-            all.add_requests(node.run.recorder());
-            askings.entry(node.level).or_insert_with(Recorder::new).add_requests(node.run.recorder());
+            askings.entry(node.level).or_default().add(&node.run.total());
             levels.entry(node.level).or_default().nodes += 1;
         }
-        all.max_in_flight = self.max_in_flight;
         for (level, stats) in &mut levels {
-            let Some(asked) = askings.get(level).map(|recorder| recorder.snapshot(Vec::new())) else { continue };
+            let Some(asked) = askings.get(level) else { continue };
             stats.level = *level;
             stats.requests = asked.requests;
-            stats.prompt_tokens = asked.prompt_tokens;
-            stats.cached_tokens = asked.cached_tokens;
-            stats.output_tokens = asked.output_tokens;
+            stats.prompt_tokens = asked.usage.prompt_tokens;
+            stats.cached_tokens = asked.usage.cached_tokens;
+            stats.output_tokens = asked.usage.output_tokens;
             let packs = asked.asked_items as f64 / self.pack_size as f64;
             stats.requests_per_pack = (asked.asked_items > 0).then(|| asked.requests as f64 / packs);
         }
-        Stats { levels: levels.into_values().collect(), ..all.snapshot(self.top.snapshots()) }
+        levels.into_values().collect()
     }
 
     fn poll_stop(&mut self, cx: &mut Context<'_>) -> bool {
@@ -176,9 +189,10 @@ impl<S: Stream<Item = NewsItem>> Walk<S> {
             if self.serves {
                 self.error = None;
             }
-            let index = self.recorder.items;
-            self.recorder.items += 1;
-            self.walkers.insert(index, Walker::new(index, item));
+            let index = self.taken_in;
+            self.taken_in += 1;
+            let now = self.recorder.taken_in();
+            self.walkers.insert(index, Walker::new(index, item, now));
             self.ask(Ask { index, route: Route::top() });
         }
         has_changed
@@ -186,7 +200,7 @@ impl<S: Stream<Item = NewsItem>> Walk<S> {
 
     /// Whether the next item of the source may be taken in.
     fn takes_more(&self) -> bool {
-        let is_wanted = self.outcomes.len() < MOST_WAITING_OUTCOMES && self.recorder.items < self.take_below;
+        let is_wanted = self.outcomes.len() < MOST_WAITING_OUTCOMES && self.taken_in < self.take_below;
         if self.serves {
             // What waits inside cannot be given up, so no more than the next pack is taken.
             let Some(top) = self.visited.first() else { return is_wanted };
@@ -222,6 +236,7 @@ impl<S: Stream<Item = NewsItem>> Walk<S> {
             let (feed, items) = unbounded_channel();
             let run =
                 if self.serves { Run::serving(shared, Feed(items)) } else { Run::new(shared, Feed(items), &self.stop) };
+            let run = run.counting_for(&self.recorder);
             let node =
                 Node { level: route.level(), queue: Queue::default(), feed, run, inside: HashMap::new(), fed: 0 };
             self.visited.push(node);
@@ -299,8 +314,6 @@ impl<S: Stream<Item = NewsItem>> Walk<S> {
                 self.answered(ask, outcome.result);
             }
         }
-        let in_flight = self.visited.iter().map(|node| node.run.in_flight()).sum();
-        self.max_in_flight = self.max_in_flight.max(in_flight);
         has_changed
     }
 
@@ -311,9 +324,13 @@ impl<S: Stream<Item = NewsItem>> Walk<S> {
             Next::Wait => {}
             Next::Ask(routes) => routes.into_iter().for_each(|route| self.ask(Ask { index, route })),
             Next::Settle(outcome) => {
-                self.walkers.remove(&index);
+                let walker = self.walkers.remove(&index);
                 self.count(&outcome);
-                self.recorder.settled(&outcome);
+                let attempts = outcome.result.as_ref().map_or_else(|error| error.attempts, |of| of.origin.attempts);
+                if let Some(walker) = walker.filter(|_| attempts > 0) {
+                    self.recorder.item_took(walker.taken_in);
+                }
+                self.recorder.handed_on(&outcome);
                 self.outcomes.push_back(*outcome);
             }
         }

@@ -36,7 +36,7 @@ pub fn html_to_text(html: &str) -> String {
         text.push('<');
         text.push_characters(&open[1..]);
     }
-    text.finish()
+    text.out
 }
 
 /// Splits before a last `<` that is never closed, and that a tokenizer would swallow with all that follows.
@@ -77,13 +77,14 @@ impl Text {
     }
 
     fn push(&mut self, c: char) {
-        match self.gap {
-            _ if self.out.is_empty() => {}
-            Gap::None => {}
-            Gap::Blank => self.out.push(' '),
-            Gap::Line => self.out.push('\n'),
+        let gap = std::mem::take(&mut self.gap);
+        if !self.out.is_empty() {
+            match gap {
+                Gap::None => {}
+                Gap::Blank => self.out.push(' '),
+                Gap::Line => self.out.push('\n'),
+            }
         }
-        self.gap = Gap::None;
         self.out.push(c);
     }
 
@@ -98,8 +99,30 @@ impl Text {
         }
     }
 
-    fn finish(self) -> String {
-        self.out
+    fn tag(&mut self, tag: &Tag) -> TokenSinkResult<()> {
+        let name = &*tag.name;
+        if let Some(hidden) = &self.hidden {
+            if tag.kind == TagKind::EndTag && hidden == name {
+                self.hidden = None;
+            }
+            return TokenSinkResult::Continue;
+        }
+        self.gap(gap_of(name));
+        // A browser takes `<iframe/>` for open, and with it all text to the end; who writes it means XML.
+        if tag.kind == TagKind::EndTag || tag.self_closing {
+            return TokenSinkResult::Continue;
+        }
+        // What is within these is no markup: a `<` in a script begins no tag.
+        let raw = match name {
+            "script" => RawKind::ScriptData,
+            "style" | "iframe" | "noembed" | "noframes" => RawKind::Rawtext,
+            "title" | "textarea" => RawKind::Rcdata,
+            _ => return TokenSinkResult::Continue,
+        };
+        if name != "textarea" {
+            self.hidden = Some(name.to_owned());
+        }
+        TokenSinkResult::RawData(raw)
     }
 }
 
@@ -114,33 +137,6 @@ impl TokenSink for Sink {
             _ => {}
         }
         TokenSinkResult::Continue
-    }
-}
-
-impl Text {
-    fn tag(&mut self, tag: &Tag) -> TokenSinkResult<()> {
-        let name = &*tag.name;
-        if let Some(hidden) = &self.hidden {
-            if tag.kind == TagKind::EndTag && hidden == name {
-                self.hidden = None;
-            }
-            return TokenSinkResult::Continue;
-        }
-        self.gap(gap_of(name));
-        if tag.kind == TagKind::EndTag {
-            return TokenSinkResult::Continue;
-        }
-        // What is within these is no markup: a `<` in a script begins no tag.
-        let raw = match name {
-            "script" => RawKind::ScriptData,
-            "style" | "iframe" | "noembed" | "noframes" => RawKind::Rawtext,
-            "title" | "textarea" => RawKind::Rcdata,
-            _ => return TokenSinkResult::Continue,
-        };
-        if name != "textarea" {
-            self.hidden = Some(name.to_owned());
-        }
-        TokenSinkResult::RawData(raw)
     }
 }
 
@@ -167,7 +163,7 @@ mod tests {
             ("a<br/>b<hr>c", "a\nb\nc"),
             ("<table><tr><td>x<td>y<tr><td>z</table>", "x y\nz"),
             ("a<!-- > hidden -->b<script>if (a<b) { x = '</p>' }</script>c<style>p{}</style>d", "abcd"),
-            ("<title>Page</title>text", "text"),
+            ("<title>Page</title>text<iframe src='x'/> more", "text more"),
             ("5 < 6 & 7 > 3 &amp;lt; &#146;", "5 < 6 & 7 > 3 &lt; ’"),
             ("he said <quote me", "he said <quote me"),
             ("", ""),

@@ -5,15 +5,11 @@
 //! itself is not touched: cleaning for the prompt is the run's affair.
 //!
 //! ```
-//! let feed = slugline::feeds::read(
-//!     br#"<?xml version="1.0" encoding="windows-1251"?>
-//!     <rss version="2.0"><channel><title>City news</title>
-//!       <item><guid>7</guid><title>Fish &amp; chips&hellip;</title>
-//!         <description><![CDATA[<p>Two <b>new</b> shops.</p><p>\xCE\xED\xE8 open.</p>]]></description></item>
-//!       <item><guid>8</guid></item>
-//!     </channel></rss>"#,
-//!     None,
-//! )?;
+//! let bytes = b"<?xml version='1.0' encoding='windows-1251'?><rss version='2.0'><channel><title>City news</title>\
+//!     <item><guid>7</guid><title>Fish &amp; chips&hellip;</title>\
+//!     <description><![CDATA[<p>Two <b>new</b> shops.</p><p>\xCE\xED\xE8 open.</p>]]></description></item>\
+//!     <item><guid>8</guid></item></channel></rss>";
+//! let feed = slugline::feeds::read(bytes, None)?;
 //! let item = feed.entries[0].as_ref().expect("it has text");
 //! assert_eq!((item.id.as_str(), item.title.as_str()), ("7", "Fish & chips…"));
 //! assert_eq!(item.body, "Two new shops.\nОни open.");
@@ -109,7 +105,7 @@ pub fn read(bytes: &[u8], charset: Option<&str>) -> Result<Feed, FeedError> {
         .map_err(|_| malformed("the parser broke down"))?
         .map_err(|error| error_of(&error))?;
     let title = feed.title.as_ref().map(text_of).filter(|title| !title.is_empty());
-    let entries = feed.entries.into_iter().map(|entry| item_of(entry, title.as_deref(), feed.language.as_deref()));
+    let entries = feed.entries.iter().map(|entry| item_of(entry, title.as_deref(), feed.language.as_deref()));
     Ok(Feed {
         entries: entries.collect(),
         title: title.clone(),
@@ -126,7 +122,7 @@ fn without_declaration(text: &str) -> &str {
     rest.unwrap_or(text).trim_start()
 }
 
-fn item_of(entry: Entry, source: Option<&str>, language: Option<&str>) -> Result<NewsItem, EntryError> {
+fn item_of(entry: &Entry, source: Option<&str>, language: Option<&str>) -> Result<NewsItem, EntryError> {
     let title = entry.title.as_ref().map(text_of).unwrap_or_default();
     let whole = entry.content.as_ref().map(content_text).filter(|text| !text.is_empty());
     let body = whole.or_else(|| entry.summary.as_ref().map(text_of)).unwrap_or_default();

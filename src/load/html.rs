@@ -20,7 +20,7 @@ pub(super) fn page(sweep: &Sweep) -> String {
     }
     let checks: Vec<Check> = sweep.steps.iter().flat_map(compare).collect();
     if !checks.is_empty() {
-        body += &section("Beside the reference deployment", &comparison(&checks));
+        body += &section("Beside the reference deployment", &comparison(&checks, &request_words(&sweep.steps)));
     }
     document(&title, &body)
 }
@@ -100,8 +100,8 @@ fn charts(sweep: &Sweep) -> String {
     );
     let success = chart(
         "Success against load",
-        "of the requests answered",
-        [1.0, 1.0],
+        "answered",
+        [0.0, 1.0],
         whole_percent,
         vec![line("answered", "first", &|step| Some(step.success_share))],
     );
@@ -165,30 +165,29 @@ fn steps(sweep: &Sweep) -> String {
     };
     let heads = [
         "Load",
-        "Requests/s",
+        "Req/s",
         "Items/s",
-        "Valid items/s",
-        "Prompt tokens/s",
-        "Output tokens/s",
+        "Valid/s",
+        "Prompt tok/s",
+        "Output tok/s",
         "Success",
         "p50 s",
         "p95 s",
         "p99 s",
         "Max s",
-        "First token s",
+        "First token",
         "Cached",
         "In flight",
-        "Most",
         "Requests",
         "Seconds",
     ];
-    let head: String = heads.iter().map(|head| format!("<th scope=\"col\">{head}</th>")).collect();
+    let head = heads.join("</th><th scope=\"col\">");
     let chosen = sweep.advice.recommended;
     let rows: String = sweep.steps.iter().enumerate().map(|(at, step)| row(step, Some(at) == chosen)).collect();
-    let rows = format!("<thead><tr>{head}</tr></thead><tbody>{rows}</tbody>");
+    let rows = format!("<thead><tr><th scope=\"col\">{head}</th></tr></thead><tbody>{rows}</tbody>");
     format!(
-        "{}\n<p class=\"about\">The recommended step is coloured. Rates are over the whole step, the ends of its last requests \
-         included. Tokens as the servers count them. {streamed} In flight: the mean, and the most.</p>",
+        "{}\n<p class=\"about\">The recommended step is coloured. Valid: items with a category. Rates are over the whole \
+         step, the ends of its last requests included. Tokens as the servers count them. {streamed} In flight: the mean of the most.</p>",
         table("Steps", "steps", &rows)
     )
 }
@@ -209,8 +208,7 @@ fn row(step: &Step, is_chosen: bool) -> String {
         optional(latency.map(|latency| latency.max_s)),
         optional(step.first_token_s),
         percent_or_dash(step.cached_share),
-        rough(step.mean_in_flight),
-        grouped(step.max_in_flight as i64),
+        format!("{} of {}", rough(step.mean_in_flight), step.max_in_flight),
         grouped(step.requests as i64),
         rough(step.seconds),
     ];
@@ -218,7 +216,15 @@ fn row(step: &Step, is_chosen: bool) -> String {
     format!("<tr{class}><th scope=\"row\">{}</th><td>{}</td></tr>", rough_level(step), cells.join("</td><td>"))
 }
 
-fn comparison(checks: &[Check]) -> String {
+/// The size of the requests that were measured.
+fn request_words(steps: &[Step]) -> String {
+    let sizes = steps.iter().find_map(|step| step.prompt_tokens_per_request.zip(step.output_tokens_per_request));
+    sizes.map_or_else(String::new, |(prompt, output)| {
+        format!(" Measured here with {} prompt tokens and {} output tokens.", rough(prompt), rough(output))
+    })
+}
+
+fn comparison(checks: &[Check], request_words: &str) -> String {
     let row = |check: &Check| {
         let class = if check.standing == Standing::Worse { " class=\"worse\"" } else { "" };
         format!(
@@ -235,7 +241,7 @@ fn comparison(checks: &[Check]) -> String {
                 scope=\"col\">Expected</th><th scope=\"col\">Measured</th><th scope=\"col\">Standing</th></tr></thead>";
     format!(
         "{}\n<p class=\"about\">Expected of one server of the reference deployment: vLLM with a 7B model on an RTX 4080, 1,100 \
-         prompt tokens and 200 output tokens a request. Requests per second are for each server.</p>",
+         prompt tokens and 200 output tokens a request. Requests per second are for each server.{request_words}</p>",
         table("Comparison", "checks", &format!("{head}<tbody>{rows}</tbody>"))
     )
 }

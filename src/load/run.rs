@@ -34,24 +34,22 @@ pub async fn measure(
 
     let start = Instant::now();
     let due_times = order.due_times();
-    let ran = match &due_times {
-        Some(due_times) => {
-            let due_of = |index: u64| due_times.get((index / pack_size) as usize).copied();
-            let due_items = (0..).map_while(due_of).zip(items);
-            let source = stream::iter(due_items).then(|(due, item)| async move {
-                tokio::time::sleep_until(start + due).await;
-                item
-            });
-            run(categorizer.stream(source), start, None, due_of).await
-        }
-        None => {
-            let (most, until) = match order.length {
-                Length::Requests(requests) => (requests.saturating_mul(pack_size), None),
-                Length::Time(time) => (u64::MAX, start.checked_add(time)),
-            };
-            let source = stream::iter(items.take(usize::try_from(most).unwrap_or(usize::MAX)));
-            run(categorizer.stream(source), start, until, |_| None).await
-        }
+    let ran = if let Some(due_times) = &due_times {
+        let due_of = |index: u64| due_times.get((index / pack_size) as usize).copied();
+        let due_items = (0..).map_while(due_of).zip(items);
+        let source = stream::iter(due_items).then(|(due, item)| async move {
+            tokio::time::sleep_until(start + due).await;
+            item
+        });
+        run(categorizer.stream(source), start, None, due_of).await
+    } else {
+        let (most, until) = match order.length {
+            Length::Requests(requests) => (requests.saturating_mul(pack_size), None),
+            Length::Time(time) => (u64::MAX, start.checked_add(time)),
+        };
+        let items = items.take(usize::try_from(most).unwrap_or(usize::MAX));
+        let source = items.take_while(|_| until.is_none_or(|until| Instant::now() < until));
+        run(categorizer.stream(stream::iter(source)), start, until, |_| None).await
     };
     let mut step = step(&ran, &probe.take(), start);
     step.due_per_second = order.open.map(|(per_second, _)| per_second);
@@ -69,7 +67,8 @@ struct Ran {
     error: Option<String>,
 }
 
-/// Takes all outcomes. At the time `until` the run is stopped, since it has taken items ahead of what it has asked.
+/// Takes all outcomes. At the time `until` the source ends and the run is stopped, since it has taken items ahead of what it
+/// has asked.
 async fn run<S: Stream<Item = NewsItem>>(
     mut outcomes: OutcomeStream<S>,
     start: Instant,

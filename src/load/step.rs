@@ -158,8 +158,8 @@ mod tests {
     fn percentiles_are_latencies_that_occurred() {
         let summary = LatencySummary::of((1..=100).rev().map(f64::from).collect()).unwrap();
         let LatencySummary { mean_s, p50_s, p95_s, p99_s, max_s } = summary;
-        assert_eq!([mean_s, p50_s, p95_s, p99_s, max_s], [50.5, 50.0, 95.0, 99.0, 100.0]);
-        assert_eq!(LatencySummary::of(vec![2.0]).unwrap().p99_s, 2.0);
+        assert_eq!(format!("{mean_s} {p50_s} {p95_s} {p99_s} {max_s}"), "50.5 50 95 99 100");
+        assert_eq!(LatencySummary::of(vec![2.0]).map(|summary| summary.p99_s), Some(2.0));
         assert_eq!(LatencySummary::of(Vec::new()), None);
     }
 
@@ -173,9 +173,9 @@ mod tests {
         };
         let parts = in_flight(&[attempt(0, 6_000), attempt(0, 3_000), attempt(2_950, 3_050)], start, 6.0);
         assert_eq!(parts.len(), PARTS);
-        let at = |part: usize| (parts[part].requests * 100.0).round() / 100.0;
+        let at = |part: usize| (parts[part].requests * 100.0).round() as u32;
         // The third request is in flight for half of the two parts around the middle.
-        assert_eq!([at(0), at(28), at(29), at(30), at(31), at(59)], [2.0, 2.0, 2.5, 1.5, 1.0, 1.0]);
+        assert_eq!([at(0), at(28), at(29), at(30), at(31), at(59)], [200, 200, 250, 150, 100, 100]);
         assert_eq!(in_flight(&[], start, 0.0), []);
     }
 }

@@ -25,6 +25,7 @@ pub(crate) struct Chart<'a> {
     pub(crate) parts: Vec<(f64, String)>,
     /// How numbers of the upright axis are written.
     pub(crate) y_tick: fn(f64) -> String,
+    /// Whether it is a line over time, filled, across the whole page.
     pub(crate) is_filled: bool,
 }
 
@@ -41,29 +42,37 @@ struct Size {
     height: f64,
 }
 
+/// Beside another chart, and across the whole page.
 const SIZES: [Size; 2] =
-    [Size { class: "wide", width: 640.0, height: 320.0 }, Size { class: "narrow", width: 340.0, height: 300.0 }];
+    [Size { class: "wide", width: 540.0, height: 300.0 }, Size { class: "narrow", width: 340.0, height: 300.0 }];
+const WHOLE_SIZES: [Size; 2] =
+    [Size { class: "wide", width: 1_040.0, height: 300.0 }, Size { class: "narrow", width: 340.0, height: 260.0 }];
 
 const LEFT: f64 = 46.0;
 /// Room for the names of the lines at their ends.
-const RIGHT: f64 = 62.0;
-const TOP: f64 = 26.0;
+const RIGHT: f64 = 72.0;
+const TOP: f64 = 36.0;
 const BOTTOM: f64 = 42.0;
 /// The least distance between two names at the ends of lines, and of two numbers along the axis.
 const NAME_HEIGHT: f64 = 15.0;
 const LEAST_TICK_DISTANCE: f64 = 26.0;
+/// A generous width of a letter.
+const LETTER_WIDTH: f64 = 7.5;
 
 /// The figure, empty without points. The caption is markup.
 pub(crate) fn figure(chart: &Chart<'_>, caption: &str) -> String {
     if chart.lines.iter().all(|line| line.points.is_empty()) {
         return String::new();
     }
-    let charts: String = SIZES.iter().map(|size| draw(chart, size)).collect();
+    let sizes = if chart.is_filled { &WHOLE_SIZES } else { &SIZES };
+    let charts: String = sizes.iter().map(|size| draw(chart, size)).collect();
     format!("<figure class=\"lines\">{charts}<figcaption>{caption}</figcaption></figure>")
 }
 
 fn draw(chart: &Chart<'_>, size: &Size) -> String {
-    let (right, bottom) = (size.width - RIGHT, size.height - BOTTOM);
+    // A line without a name needs no room for one.
+    let names_width = if chart.lines.iter().all(|line| line.name.is_empty()) { 10.0 } else { RIGHT };
+    let (right, bottom) = (size.width - names_width, size.height - BOTTOM);
     let points = || chart.lines.iter().flat_map(|line| line.points.iter().copied());
     let xs: Vec<f64> = points().map(|(x, _)| x).collect();
     let highs = points().map(|(_, y)| y).chain(chart.expected.iter().map(|(_, range)| range[1]));
@@ -104,11 +113,6 @@ fn draw(chart: &Chart<'_>, size: &Size) -> String {
         bottom + 37.0,
         escape(chart.x_name)
     );
-    for (place, word) in &chart.parts {
-        let x = x_scale.place(*place);
-        svg += &format!("<line class=\"part\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{bottom}\"/>");
-        svg += &format!("<text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\">{}</text>", x + 3.0, TOP - 4.0, escape(word));
-    }
     for (place, [low, high]) in &chart.expected {
         let (x, top, end) = (x_scale.place(*place), y_scale.place(*high), y_scale.place(*low));
         let told = format!("expected {} to {}", rough(*low), rough(*high));
@@ -130,7 +134,27 @@ fn draw(chart: &Chart<'_>, size: &Size) -> String {
     for line in &chart.lines {
         svg += &draw_line(line, x_scale, y_scale, chart, bottom);
     }
-    svg + &names(chart, y_scale, right) + "</svg>"
+    svg + &parts(chart, x_scale, bottom) + &names(chart, y_scale, right) + "</svg>"
+}
+
+/// Where parts begin, with their words where there is room for them.
+fn parts(chart: &Chart<'_>, x_scale: Scale, bottom: f64) -> String {
+    let mut svg = String::new();
+    let mut free_from = 0.0;
+    for (place, word) in &chart.parts {
+        let x = x_scale.place(*place);
+        svg += &format!("<line class=\"part\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{bottom}\"/>");
+        if x >= free_from {
+            svg += &format!(
+                "<text class=\"line-name\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+                x + 4.0,
+                TOP + 12.0,
+                escape(word)
+            );
+            free_from = x + 8.0 + LETTER_WIDTH * word.chars().count() as f64;
+        }
+    }
+    svg
 }
 
 /// The axis with as many numbers as there is room for, the last one first: it is the end of what was tried.
@@ -207,7 +231,7 @@ fn names(chart: &Chart<'_>, y_scale: Scale, right: f64) -> String {
 mod tests {
     use super::*;
 
-    fn chart<'a>(lines: Vec<Line<'a>>) -> Chart<'a> {
+    fn chart(lines: Vec<Line<'_>>) -> Chart<'_> {
         Chart {
             title: "<t>",
             y_name: "y",

@@ -30,9 +30,11 @@ pub(crate) fn table(label: &str, class: &str, rows: &str) -> String {
 
 /// What is known of what was measured, by name. What is not known is left out.
 pub(crate) fn facts<'a>(facts: impl IntoIterator<Item = (&'a str, Option<&'a str>)>) -> String {
-    let known = facts.into_iter().filter_map(|(name, fact)| Some((name, escape(fact?))));
-    let list: String = known.map(|(name, fact)| format!("<div><dt>{name}</dt><dd>{fact}</dd></div>")).collect();
-    format!("<dl class=\"facts\">{list}</dl>\n")
+    let mut list = String::from("<dl class=\"facts\">");
+    for (name, fact) in facts.into_iter().filter_map(|(name, fact)| Some((name, fact?))) {
+        list += &format!("<div><dt>{name}</dt><dd>{}</dd></div>", escape(fact));
+    }
+    list + "</dl>\n"
 }
 
 /// What a reader should know first.
@@ -40,6 +42,9 @@ pub(crate) fn notes(notes: &[String]) -> String {
     if notes.is_empty() {
         return String::new();
     }
-    let list: String = notes.iter().map(|note| format!("<li>{}</li>", escape(note))).collect();
-    format!("<ul class=\"notes\">{list}</ul>\n")
+    let mut list = String::from("<ul class=\"notes\">");
+    for note in notes {
+        list += &format!("<li>{}</li>", escape(note));
+    }
+    list + "</ul>\n"
 }

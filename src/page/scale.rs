@@ -111,6 +111,17 @@ mod tests {
     }
 
     #[test]
+    fn steps_that_grow_by_factors_are_evenly_far_apart_and_reach_both_ends() {
+        let scale = Scale::steps(&[1.0, 10.0, 100.0], [0.0, 100.0]);
+        assert_eq!([1.0, 10.0, 100.0].map(|step| scale.place(step).round() as i32), [0, 50, 100]);
+        let near = Scale::steps(&[2.0, 4.0], [0.0, 100.0]);
+        assert_eq!([0.0, 2.0, 4.0].map(|step| near.place(step).round() as i32), [0, 50, 100]);
+        for odd in [Scale::steps(&[], [0.0, 1.0]), Scale::steps(&[3.0], [0.0, 1.0]), Scale::steps(&[0.0], [0.0, 1.0])] {
+            assert!(odd.place(3.0).is_finite(), "{odd:?}");
+        }
+    }
+
+    #[test]
     fn an_axis_without_extent_has_one_all_the_same() {
         for scale in
             [Scale::linear(0.5, 0.5, [0.0, 1.0]), Scale::speed(&[0.0], [0.0, 1.0]), Scale::speed(&[], [0.0, 1.0])]

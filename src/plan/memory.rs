@@ -7,6 +7,7 @@ use super::shape::ModelShape;
 ///
 /// Default: no shared prefix, blocks of 16 tokens, which are vLLM's on a GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_field_names, reason = "names carry their unit")]
 pub struct Workload {
     prompt_tokens: u64,
     output_tokens: u64,
@@ -64,6 +65,7 @@ impl Workload {
 /// Default: an overhead of 1.5 GB, for activations, CUDA graphs and the runtime. That is an allowance and no measurement:
 /// vLLM measures its own at its start and logs what is left for the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_field_names, reason = "names carry their unit")]
 pub struct GpuMemory {
     total_bytes: u64,
     weights_bytes: u64,

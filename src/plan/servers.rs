@@ -47,7 +47,8 @@ pub struct Servers {
 /// ```
 /// use slugline::plan::{ServerRate, servers_needed};
 ///
-/// // The reference asks 100 requests per second of servers that give 6 to 8: 12 to 15 of them when all goes well.
+/// // The reference deployment reckons 12 to 15 servers for 100 requests per second. With the 6 to 8 that each gives it is
+/// // 13 to 17, before any headroom.
 /// let least = |rate| servers_needed(100.0, ServerRate::new(rate)?, 0.0).map(|servers| servers.least);
 /// assert_eq!((least(8.0)?, least(7.0)?, least(6.0)?), (13, 15, 17));
 /// # Ok::<(), slugline::plan::PlanError>(())

@@ -10,7 +10,7 @@ use crate::NewsItem;
 use crate::descent::{Nodes, Walk};
 use crate::error::Error;
 use crate::outcome::Outcome;
-use crate::stats::Stats;
+use crate::stats::{Stats, StatsHandle};
 
 /// One run, or a walk that has many.
 #[derive(Debug)]
@@ -49,6 +49,13 @@ impl<S: Stream<Item = NewsItem>> Course<S> {
         match self {
             Self::List(run) => run.stats(),
             Self::Tree(walk) => walk.stats(),
+        }
+    }
+
+    pub(crate) fn stats_handle(&self) -> StatsHandle {
+        match self {
+            Self::List(run) => run.stats_handle(),
+            Self::Tree(walk) => walk.stats_handle(),
         }
     }
 

@@ -54,7 +54,7 @@ use crate::error::{Error, ItemErrorKind};
 use crate::limit::budget::RetryBudget;
 use crate::outcome::Outcome;
 use crate::server::BoxFuture;
-use crate::stats::{Recorder, Stats};
+use crate::stats::{Recording, Stats, StatsHandle, Tally};
 
 /// How long an item that is asked again at a stronger model waits for others to share its request: longer than at first,
 /// since such items are few.
@@ -85,7 +85,8 @@ pub(crate) struct Run<S> {
     in_flight: HashMap<Id, Pack>,
     /// The look at a server's metrics that is under way.
     metrics_look: JoinSet<()>,
-    queue_seen_at: Option<Instant>,
+    /// When each server was looked at last.
+    looked_at: HashMap<usize, Instant>,
     outcomes: VecDeque<Outcome>,
     #[cfg(feature = "ledger")]
     recall: recall::Recall,
@@ -98,7 +99,9 @@ pub(crate) struct Run<S> {
     stronger_lost_at: Option<Instant>,
     budget: RetryBudget,
     random: fastrand::Rng,
-    recorder: Recorder,
+    recorder: Recording,
+    /// The items that were taken in.
+    taken_in: u64,
     /// The run's span: its packs are its children, their attempts theirs.
     span: Span,
     /// Items that were taken in and have no outcome yet.
@@ -113,13 +116,15 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     pub(crate) fn new(shared: Arc<Shared>, source: S, stop: &Stop) -> Self {
         let pack_size = shared.settings.pack_size;
         let tuner = shared.settings.tuning.as_ref().map(|tuning| Tuner::new(tuning, pack_size));
-        Self {
+        let run = Self {
             tuner,
             dedup: Dedup::new(&shared.settings),
             #[cfg(feature = "ledger")]
             recall: recall::Recall::new(&shared),
             ..Self::with_pack_size(shared, source, stop, pack_size, true)
-        }
+        };
+        run.report_tuning();
+        run
     }
 
     /// A run that goes on for as long as its source, for callers that wait for single items.
@@ -150,7 +155,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             attempts: JoinSet::new(),
             in_flight: HashMap::new(),
             metrics_look: JoinSet::new(),
-            queue_seen_at: None,
+            looked_at: HashMap::new(),
             outcomes: VecDeque::new(),
             #[cfg(feature = "ledger")]
             recall: recall::Recall::default(),
@@ -160,7 +165,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             escalation_requests: 0.0,
             stronger_lost_at: None,
             budget: RetryBudget::default(),
-            recorder: Recorder::new(),
+            recorder: Recording(StatsHandle::new(std::iter::once(&shared.pool).chain(&shared.stronger).cloned())),
+            taken_in: 0,
             span: tracing::debug_span!(
                 "run",
                 taxonomy = shared.taxonomy.hash(),
@@ -187,6 +193,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             if let Some(outcome) = self.outcomes.pop_front() {
                 return Poll::Ready(Some(outcome));
             }
+            self.recorder.round();
             let has_changed = self.poll_stop(cx)
                 | self.poll_attempts(cx)
                 | self.poll_source(cx)
@@ -200,7 +207,11 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             let is_done = self.unsettled == 0 && self.source.is_none();
             #[cfg(feature = "ledger")]
             let is_done = is_done && self.recall.is_empty();
-            return if is_done { Poll::Ready(None) } else { Poll::Pending };
+            if is_done {
+                self.recorder.end();
+                return Poll::Ready(None);
+            }
+            return Poll::Pending;
         }
     }
 
@@ -245,26 +256,39 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        Stats { tuning: self.tuner.as_ref().map(Tuner::report), ..self.recorder.snapshot(self.shared.snapshots()) }
+        self.recorder.snapshot()
+    }
+
+    pub(crate) fn stats_handle(&self) -> StatsHandle {
+        self.recorder.0.clone()
     }
 
     pub(crate) fn error(&self) -> Option<&Error> {
         self.error.as_ref()
     }
 
-    pub(crate) fn recorder(&self) -> &Recorder {
-        &self.recorder
+    /// Lets what this run does at the servers count for a walk, too, which has many runs.
+    pub(crate) fn counting_for(mut self, walk: &StatsHandle) -> Self {
+        self.recorder.0.count_for(walk);
+        self
     }
 
-    /// The requests in flight.
-    pub(crate) fn in_flight(&self) -> usize {
-        self.in_flight.len()
+    /// All that the run has counted.
+    pub(crate) fn total(&self) -> Tally {
+        self.recorder.total()
     }
 
     /// Cancels the requests in flight; their items get no outcome. The run must not be polled again.
     pub(crate) fn cancel(&mut self) {
         self.attempts = JoinSet::new();
         self.metrics_look = JoinSet::new();
+    }
+
+    /// Lets the statistics know what the tuner has found.
+    fn report_tuning(&self) {
+        if let Some(tuner) = &self.tuner {
+            self.recorder.tuned(tuner.report());
+        }
     }
 
     fn lane(&mut self, tier: Tier) -> &mut Lane {
@@ -285,7 +309,10 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         left.extend(self.delayed.drain(..).flat_map(|(_, pack)| pack.items));
         if is_fatal {
             self.attempts = JoinSet::new();
-            left.extend(self.in_flight.drain().flat_map(|(_, pack)| pack.items));
+            for (_, pack) in self.in_flight.drain() {
+                self.recorder.returned(pack.len());
+                left.extend(pack.items);
+            }
         }
         left.sort_unstable_by_key(|item| item.index);
         for item in left {

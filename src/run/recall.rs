@@ -127,10 +127,10 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         if let Some(payload) = payload.filter(|payload| ledger::is_standing(payload)) {
             let with_rivals = shared.across_versions == Some(ledger::AcrossVersions::SameRivals);
             if let Some(assignment) = ledger::read_standing(payload, &shared.taxonomy, with_rivals) {
-                self.recorder.kept_across_versions += 1;
+                self.recorder.count(|counts| counts.kept_across_versions += 1);
                 return self.conclude(item, Ok(assignment));
             }
-            self.recorder.changed_since_version += 1;
+            self.recorder.count(|counts| counts.changed_since_version += 1);
         }
         let found = payload.and_then(|payload| ledger::read(payload, &shared.taxonomy, shared.prefix.version()));
         let retries_permanent = shared.ledger.as_ref().is_some_and(|(ledger, _)| ledger.retries_permanent());

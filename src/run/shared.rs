@@ -12,7 +12,7 @@ use crate::outcome::{Assignment, Origin};
 use crate::prompt::Prefix;
 use crate::prompt::frame::CLOSING_TOKENS;
 use crate::prompt::tokens::{self, CountTokens, TokenEstimator};
-use crate::server::{EndpointSnapshot, Pool};
+use crate::server::Pool;
 use crate::taxonomy::{Category, Taxonomy};
 use crate::tuning::Tuning;
 
@@ -64,6 +64,7 @@ pub(crate) struct Settings {
     pub(crate) transport_retries: u32,
     pub(crate) content_retries: u32,
     pub(crate) pack_wait: Duration,
+    pub(crate) watches_servers: bool,
     pub(crate) waits_by_gauge: bool,
     pub(crate) seed: Option<u64>,
     pub(crate) labels_with_parents: bool,
@@ -100,12 +101,6 @@ impl Shared {
     /// The fewest tokens that a request takes.
     pub(crate) fn least_tokens(&self) -> usize {
         self.prefix.tokens() + self.max_output_tokens(1) + SHORT_ITEM_TOKENS
-    }
-
-    /// What is known of each endpoint.
-    pub(crate) fn snapshots(&self) -> Vec<EndpointSnapshot> {
-        let pools = std::iter::once(&self.pool).chain(&self.stronger);
-        pools.flat_map(|pool| pool.snapshots()).collect()
     }
 
     /// The name of a category as it is given out.

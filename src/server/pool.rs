@@ -196,6 +196,12 @@ impl Pool {
             .collect()
     }
 
+    /// Of each endpoint the requests in flight, its limit and its queue.
+    pub(crate) fn loads(&self) -> Vec<(usize, usize, Option<u64>)> {
+        let load = |state: &EndpointState| (state.in_flight, state.limit.current(), state.queue_depth());
+        self.state().endpoints.iter().map(load).collect()
+    }
+
     /// The requests that all endpoints together would take now, at least 1.
     pub(crate) fn capacity(&self) -> usize {
         self.state().endpoints.iter().map(EndpointState::capacity).sum::<usize>().max(1)
@@ -222,6 +228,7 @@ impl Pool {
         let Some(endpoint) = self.endpoints.get(at) else { return };
         let metrics = endpoint.transport.metrics().await;
         let mut state = self.state();
+        state.endpoints[at].server_said(metrics.as_ref());
         let waiting = metrics.as_ref().and_then(|metrics| metrics.waiting_requests).filter(|_| watches_queue);
         if let Some(waiting) = waiting {
             state.endpoints[at].limit.queue_seen(waiting, admitted_at);

@@ -14,7 +14,7 @@ use crate::categorizer::Categorizer;
 use crate::error::{Error, ItemErrorKind, Status};
 use crate::outcome::Outcome;
 use crate::run::Course;
-use crate::stats::Stats;
+use crate::stats::{Stats, StatsHandle};
 use crate::{NewsItem, server};
 
 /// How a [`Service`] treats its callers.
@@ -219,6 +219,11 @@ impl Service {
     pub fn stats(&self) -> ServiceStats {
         let run = lock(&self.0.run).stats();
         self.0.queue.stats(run)
+    }
+
+    /// Gives what the run underneath measures to other tasks, without a lock that the service needs.
+    pub fn stats_handle(&self) -> StatsHandle {
+        lock(&self.0.run).stats_handle()
     }
 
     /// What is known of each endpoint.

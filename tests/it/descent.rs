@@ -68,6 +68,27 @@ fn steps(outcome: &Outcome) -> Vec<&str> {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_handle_counts_what_all_runs_of_a_walk_do() {
+    let server = follows_words();
+    let categorizer = walking(&server, Descent::default()).build().unwrap();
+    let items = (0..60).map(|n| NewsItem::new(n.to_string(), format!("sport ball tennis {n}"), ""));
+    let outcomes = categorizer.stream(stream::iter(items));
+    let handle = outcomes.stats_handle();
+    let run = tokio::spawn(outcomes.count());
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let now = handle.snapshot();
+    assert!(now.in_flight > 0 && now.requests > 0 && now.items > now.categorized, "{now:?}");
+    assert_eq!(run.await.unwrap(), 60);
+    let end = handle.snapshot();
+    let requests = server.asked().len() as u64;
+    assert_eq!((end.categorized, end.requests, end.answered), (60, requests, requests));
+    assert_eq!((end.by_endpoint[0].total.requests, end.last_minute.requests, end.in_flight), (requests, requests, 0));
+    assert_eq!(end.levels.iter().map(|level| level.requests).sum::<u64>(), requests);
+    assert_eq!(end.valid_answers, 180, "three levels");
+    assert!(end.item_latency.count == 60 && end.item_latency.p50_ms >= 150, "{:?}", end.item_latency);
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_item_goes_as_deep_as_its_words() {
     let server = follows_words();
     let categorizer = walking(&server, Descent::default()).output_language("de").build().unwrap();

@@ -24,7 +24,7 @@ fn over(engine: &SimulatedEngine, probe: &Probe, concurrency: usize) -> Categori
 async fn reference_step(latency: Latency, concurrency: usize, rounds: usize) -> Step {
     let engine = SimulatedServer::builder().latency(latency).engine();
     let probe = Probe::with_output_tokens(200);
-    let categorizer = over(&engine, &probe, concurrency).build().unwrap();
+    let categorizer = over(&engine, &probe, concurrency).confidence(false).build().unwrap();
     let order = Order::closed(Length::Requests((rounds * concurrency) as u64)).warm_up(concurrency as u64);
     load::measure(&categorizer, &probe, load::generated_items(concurrency as u64), &order).await
 }
@@ -138,6 +138,23 @@ async fn failures_are_counted_and_a_server_that_is_not_there_is_told() {
     let nobody = ScriptedTransport::new(|_| Reply::hang());
     let step = load::measure(&scripted(&nobody, &probe, 4), &probe, labelled(), &order).await;
     assert!(step.error.is_some() && step.latency.is_none() && step.success_share == 0.0, "{step:?}");
+}
+
+#[test]
+fn what_a_model_writes_after_its_answer_is_read_over() {
+    // As vLLM 0.32 with ignore_eos gave it for Qwen2.5-Coder-0.5B, up to max_tokens.
+    let text = "[{\"id\":1,\"category\":\"sport\"}]\nI'm sorry, but I can't assist with that.\nI'm sorry, but I can";
+    let read = slugline::testing::entry::read_answer(text, 1, true, &crate::support::taxonomy());
+    assert_eq!(read, [Some("sport".to_owned())]);
+}
+
+#[test]
+fn a_transport_to_no_address_is_refused() {
+    for bad in ["", "localhost:8000", "ftp://host/v1", "http://user:word@host/v1", "http://host/v1/chat/completions"] {
+        assert!(slugline::server::http_transport(bad, None).is_err(), "{bad}");
+    }
+    assert!(slugline::server::http_transport("http://host/v1", Some("a\nb")).is_err());
+    assert!(slugline::server::http_transport(" http://host/v1/ ", Some("key\n")).is_ok());
 }
 
 fn scripted(server: &ScriptedTransport, probe: &Probe, concurrency: usize) -> Categorizer {

@@ -18,6 +18,9 @@ pub(super) fn read(source: impl Read, sink: &mut Sink) -> Result<()> {
         Err(error) => return sink.reject_file(error.to_string()),
     };
     drop(bytes);
+    if feed.is_damaged {
+        sink.damaged()?;
+    }
     for (line, entry) in (1..).zip(feed.entries) {
         match entry {
             Ok(item) => {

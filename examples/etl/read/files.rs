@@ -26,8 +26,9 @@ pub(crate) struct Inputs {
 }
 
 impl Inputs {
-    pub(crate) fn len(&self) -> usize {
-        self.files.len()
+    /// The names of the files, in the order in which they are read.
+    pub(crate) fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.files.iter().map(|input| &*input.name)
     }
 }
 

@@ -12,7 +12,6 @@ mod parquet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -25,6 +24,7 @@ use super::columns::{Columns, Fields};
 use super::compression::{Compression, decompressed};
 use super::files::lower_case;
 use super::format::Format;
+use super::position::{Position, id_of};
 
 /// Rows that are read ahead. Few, since each may be long.
 const READ_AHEAD: usize = 32;
@@ -57,6 +57,8 @@ pub(crate) struct Reject {
 /// What is not an item.
 pub(crate) enum Notice {
     Reject(Reject),
+    /// A file that was read, with characters that are no longer known.
+    Damaged(Arc<str>),
     /// The end, or what prevents it from being reached.
     End(Result<(), String>),
 }
@@ -68,35 +70,12 @@ pub(crate) struct Reading {
     pub(crate) position: Arc<Position>,
 }
 
-/// How far the inputs are read.
-#[derive(Debug, Default)]
-pub(crate) struct Position {
-    size_bytes: Option<u64>,
-    bytes: AtomicU64,
-    rows: AtomicU64,
-    blank: AtomicU64,
-}
-
-impl Position {
-    /// Blank lines so far, which are no rows.
-    pub(crate) fn blank(&self) -> u64 {
-        self.blank.load(Ordering::Relaxed)
-    }
-
-    /// All rows, estimated by the size of the files. Unknown for a pipe, and for files that grow.
-    pub(crate) fn estimated_total(&self) -> Option<u64> {
-        let (size, bytes) = (self.size_bytes?, self.bytes.load(Ordering::Relaxed));
-        let is_usable = bytes > 0 && bytes <= size;
-        is_usable.then(|| (self.rows.load(Ordering::Relaxed) as f64 * size as f64 / bytes as f64).round() as u64)
-    }
-}
-
 /// Begins to read, in a thread that ends with the inputs or when nobody takes their rows. A thread of its own, because a
 /// read of a terminal or a pipe cannot be called off, and a runtime would wait for it.
 pub(crate) fn start(inputs: Inputs, columns: Columns) -> io::Result<Reading> {
     let (row_sender, rows) = mpsc::channel(READ_AHEAD);
     let (notice_sender, notices) = mpsc::channel(READ_AHEAD);
-    let position = Arc::new(Position { size_bytes: inputs.size_bytes, ..Position::default() });
+    let position = Arc::new(Position::new(inputs.size_bytes));
     let mut sink =
         Sink { place: None, rows: row_sender, notices: notice_sender, position: Arc::clone(&position), columns };
     std::thread::Builder::new().name("input".into()).spawn(move || {
@@ -162,7 +141,8 @@ impl Sink {
         match self.columns.item(fields) {
             Ok((item, kept)) => self.item(line, item, kept),
             Err(reason) => {
-                self.reject(line, id_of(fields.get(self.columns.id_column.as_deref().unwrap_or("id"))), reason)
+                let id = fields.get(self.columns.id_column.as_deref().unwrap_or("id")).and_then(id_of);
+                self.reject(line, id, reason)
             }
         }
     }
@@ -174,25 +154,30 @@ impl Sink {
 
     fn reject(&mut self, line: u64, id: Option<String>, reason: String) -> Result<()> {
         let Place { file, .. } = self.count_row(line);
-        self.notice(Reject { file, line: Some(line), id, reason })
+        self.notice(Notice::Reject(Reject { file, line: Some(line), id, reason }))
     }
 
     /// Rejects a file whole.
     fn reject_file(&mut self, reason: String) -> Result<()> {
         let Place { file, .. } = self.count_row(0);
-        self.notice(Reject { file, line: None, id: None, reason })
+        self.notice(Notice::Reject(Reject { file, line: None, id: None, reason }))
+    }
+
+    /// Tells that the text of the file is not all that it was.
+    fn damaged(&self) -> Result<()> {
+        self.place.as_ref().map_or(Ok(()), |place| self.notice(Notice::Damaged(Arc::clone(&place.file))))
     }
 
     fn blank(&self) {
-        self.position.blank.fetch_add(1, Ordering::Relaxed);
+        self.position.add_blank();
     }
 
-    fn notice(&self, reject: Reject) -> Result<()> {
-        self.notices.blocking_send(Notice::Reject(reject)).map_err(|_| Ended::NobodyListens)
+    fn notice(&self, notice: Notice) -> Result<()> {
+        self.notices.blocking_send(notice).map_err(|_| Ended::NobodyListens)
     }
 
     fn count_row(&mut self, line: u64) -> Place {
-        self.position.rows.fetch_add(1, Ordering::Relaxed);
+        self.position.add_row();
         let place = self.place.get_or_insert_with(|| Place { file: "-".into(), line });
         place.line = line;
         place.clone()
@@ -208,15 +193,6 @@ impl Sink {
     }
 }
 
-/// The id of a row that has one, whatever is wrong with the rest.
-fn id_of(value: Option<&Value>) -> Option<String> {
-    match value? {
-        Value::String(id) => Some(id.clone()).filter(|id| !id.is_empty()),
-        Value::Number(id) if id.is_i64() || id.is_u64() => Some(id.to_string()),
-        _ => None,
-    }
-}
-
 /// Counts bytes as they are read.
 struct Counted<R> {
     raw: R,
@@ -226,7 +202,7 @@ struct Counted<R> {
 impl<R: Read> Read for Counted<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let bytes = self.raw.read(buffer)?;
-        self.position.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.position.add_bytes(bytes as u64);
         Ok(bytes)
     }
 }

@@ -1,7 +1,6 @@
 //! Parquet, by its own record reader: Arrow would be four fifths of the tree.
 
 use std::io::{self, Read};
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use parquet::file::reader::{ChunkReader, FileReader, SerializedFileReader};
@@ -40,7 +39,7 @@ fn read_chunks(chunks: impl ChunkReader + 'static, size_bytes: u64, sink: &mut S
         // The reader jumps in the file, so the bytes are counted by the rows.
         let so_far =
             u64::try_from(u128::from(size_bytes) * u128::from(number) / u128::from(rows)).unwrap_or(size_bytes);
-        sink.position.bytes.fetch_add(so_far.saturating_sub(counted_bytes), Ordering::Relaxed);
+        sink.position.add_bytes(so_far.saturating_sub(counted_bytes));
         counted_bytes = so_far.max(counted_bytes);
         let columns = row.map_err(io::Error::from)?.into_columns();
         let fields: Result<Fields, String> = columns

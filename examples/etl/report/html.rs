@@ -1,23 +1,22 @@
 //! The report as a page, in the style of the evaluation's.
 
-#[path = "../../../src/page/text.rs"]
-#[expect(dead_code, reason = "a part of it is for the evaluation")]
-mod text;
-
 use std::collections::BTreeMap;
+use std::time::{Duration, UNIX_EPOCH};
 
-use self::text::{escape, grouped, percent, percent_or_dash, rough};
+use slugline::Stats;
+
+use super::super::page::text::{escape, grouped, percent};
+use super::super::page::{document, facts, notes, section, table};
 use super::super::summary::summary;
 use super::Report;
 
-const STYLE: &str = include_str!("../../../src/page/style.css");
 /// The most files that are listed; the JSON has all.
 const MOST_FILES: usize = 200;
 
 pub(super) fn page(report: &Report) -> String {
     let title = format!("Run of {}", escape(&report.about.model));
-    let mut body = format!("<header>\n<h1>{title}</h1>\n{}</header>\n", facts(report));
-    body += &notes(report);
+    let mut body = format!("<header>\n<h1>{title}</h1>\n{}</header>\n", about(report));
+    body += &notes(&warnings(report));
     body += &section("Where every row went", &rows(report));
     if !report.rows.categories.is_empty() {
         body += &section("Categories", &shares("Category", &report.rows.categories, report.rows.categorized));
@@ -30,50 +29,27 @@ pub(super) fn page(report: &Report) -> String {
         body += &section("Rejects", &shares("Reason", &report.rows.reasons, report.rows.rejected));
     }
     body += &section("Files", &files(report));
-    body += &section("Servers", &servers(report));
-    format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
-         content=\"width=device-width, initial-scale=1\">\n<meta name=\"color-scheme\" content=\"light dark\">\n\
-         <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n{body}</main>\n</body>\n</html>\n"
-    )
+    body += &section("Servers", &servers(&report.stats));
+    document(&title, &body)
 }
 
-fn section(title: &str, content: &str) -> String {
-    format!("<section>\n<h2>{title}</h2>\n{content}\n</section>\n")
-}
-
-/// A table that scrolls by itself where it is wider than the page.
-fn table(label: &str, head: &[&str], rows: &[String]) -> String {
-    let head: String = head.iter().map(|name| format!("<th scope=\"col\">{name}</th>")).collect();
-    format!(
-        "<div class=\"scroll\" role=\"region\" aria-label=\"{label}\" tabindex=\"0\"><table class=\"categories\"><thead><tr>{head}\
-         </tr></thead><tbody>{}</tbody></table></div>",
-        rows.concat()
-    )
-}
-
-fn facts(report: &Report) -> String {
+fn about(report: &Report) -> String {
     let about = &report.about;
+    let inputs = about.inputs.join(", ");
     let taxonomy = format!("{} ({})", about.taxonomy, about.taxonomy_hash);
-    let started = httpdate(about.started_at_s);
-    let facts = [
-        ("Input", about.inputs.join(", ")),
-        ("Output", about.output.clone()),
-        ("Rejects", about.rejects.clone()),
-        ("Taxonomy", taxonomy),
-        ("Started", started),
-        ("slugline", about.slugline.to_owned()),
-    ];
-    let facts = facts.iter().map(|(name, fact)| format!("<div><dt>{name}</dt><dd>{}</dd></div>", escape(fact)));
-    format!("<dl class=\"facts\">{}</dl>\n", facts.collect::<String>())
+    let started = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(about.started_at_s));
+    facts([
+        ("Input", Some(inputs.as_str())),
+        ("Output", Some(about.output.as_str())),
+        ("Rejects", Some(about.rejects.as_str())),
+        ("Taxonomy", Some(taxonomy.as_str())),
+        ("Started", Some(started.as_str())),
+        ("slugline", Some(about.slugline)),
+    ])
 }
 
-/// A moment in the form in which HTTP has it, which everybody can read.
-fn httpdate(seconds: u64) -> String {
-    ::httpdate::fmt_http_date(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds))
-}
-
-fn notes(report: &Report) -> String {
+/// What a reader should know first.
+fn warnings(report: &Report) -> Vec<String> {
     let mut notes = Vec::new();
     if report.exit.code == 1 {
         notes.push(format!("Not finished: {}.", report.exit.reason));
@@ -81,17 +57,21 @@ fn notes(report: &Report) -> String {
     if !report.adds_up {
         notes.push("The rows do not add up.".to_owned());
     }
+    notes.extend(report.damage().map(|words| words + "."));
     if !report.about.skipped.is_empty() {
         let some: Vec<_> = report.about.skipped.iter().take(5).map(String::as_str).collect();
         let more = if report.about.skipped.len() > some.len() { ", …" } else { "" };
         let count = grouped(report.about.skipped.len() as i64);
         notes.push(format!("{count} files of the directories were passed over: {}{more}", some.join(", ")));
     }
-    if notes.is_empty() {
-        return String::new();
-    }
-    let notes: String = notes.iter().map(|note| format!("<li>{}</li>", escape(note))).collect();
-    format!("<ul class=\"notes\">{notes}</ul>\n")
+    notes
+}
+
+/// A table with the names of its columns; the first one stands over the names of the rows.
+fn titled(label: &str, head: &[&str], rows: &[String]) -> String {
+    let head = format!("<th scope=\"col\">{}</th>", head.join("</th><th scope=\"col\">"));
+    let rows = rows.concat();
+    table(label, "categories", &format!("<thead><tr>{head}</tr></thead><tbody>{rows}</tbody>"))
 }
 
 fn rows(report: &Report) -> String {
@@ -114,11 +94,11 @@ fn rows(report: &Report) -> String {
     ];
     let blank = match report.blank_lines {
         0 => String::new(),
-        blank => format!(" {} blank lines are no rows.", grouped(blank as i64)),
+        blank => format!(" Blank lines, which are no rows: {}.", grouped(blank as i64)),
     };
     format!(
         "{}\n<p class=\"about\">Each row that was read is in the output or in the rejects, once. The output has {} rows.{blank}</p>",
-        table("Rows", &["", "Rows", "Share", "Where"], &rows),
+        titled("Rows", &["", "Rows", "Share", ""], &rows),
         grouped(tally.written as i64),
     )
 }
@@ -139,7 +119,7 @@ fn shares(what: &str, counts: &BTreeMap<String, u64>, total: u64) -> String {
             )
         })
         .collect();
-    table(what, &[what, "Rows", "Share"], &rows)
+    titled(what, &[what, "Rows", "Share"], &rows)
 }
 
 fn files(report: &Report) -> String {
@@ -150,7 +130,7 @@ fn files(report: &Report) -> String {
         .map(|(name, file)| {
             format!(
                 "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td></tr>",
-                escape(name),
+                path(name),
                 grouped(file.rows as i64),
                 grouped(file.failed as i64),
                 grouped(file.rejected as i64)
@@ -161,32 +141,19 @@ fn files(report: &Report) -> String {
         0 => String::new(),
         more => format!("<p class=\"about\">And {} more, which the report in JSON has.</p>", grouped(more as i64)),
     };
-    table("Files", &["File", "Rows", "Failed", "Rejected"], &rows) + &more
+    titled("Files", &["File", "Rows", "Failed", "Rejected"], &rows) + &more
 }
 
-fn servers(report: &Report) -> String {
-    let stats = &report.stats;
-    let figures = [
-        ("Items per second", rough(report.items_per_second)),
-        ("Seconds", rough(stats.elapsed_s)),
-        ("Requests", grouped(stats.requests as i64)),
-        ("Prompt cached", percent_or_dash(report.cached_share)),
-        ("Answered from the ledger", grouped(stats.from_ledger as i64)),
-        ("Answered as copies", grouped(stats.duplicates as i64)),
-        ("Sent again", grouped(stats.retries as i64)),
-        ("Asked again", grouped(stats.reasked as i64)),
-    ];
-    let figures = figures.iter().map(|(name, figure)| format!("<div><dt>{name}</dt><dd>{figure}</dd></div>"));
-    let words: String = summary(stats)
-        .iter()
-        .filter_map(|line| line.split_once(' '))
-        .map(|(name, words)| {
-            format!("<tr><th scope=\"row\">{}</th><td class=\"text\">{}</td></tr>", escape(name), escape(words.trim()))
-        })
-        .collect();
-    format!(
-        "<dl class=\"facts\">{}</dl>\n<div class=\"scroll\" role=\"region\" aria-label=\"Servers\" tabindex=\"0\"><table><tbody>{words}\
-         </tbody></table></div>",
-        figures.collect::<String>()
-    )
+/// A path that may be broken where a directory ends.
+fn path(name: &str) -> String {
+    name.split_inclusive('/').map(|part| escape(part) + "<wbr>").collect()
+}
+
+/// The lines that are also printed at the end of a run.
+fn servers(stats: &Stats) -> String {
+    let words = summary(stats);
+    let words = words.iter().filter_map(|line| line.split_once(' ')).map(|(name, words)| {
+        format!("<tr><th scope=\"row\">{}</th><td class=\"text\">{}</td></tr>", escape(name), escape(words.trim()))
+    });
+    table("Servers", "", &format!("<tbody>{}</tbody>", words.collect::<String>()))
 }

@@ -61,7 +61,7 @@ impl About {
         let path = |path: &Path| path.display().to_string();
         Self {
             inputs: args.input.iter().map(|input| path(input)).collect(),
-            files: inputs.len(),
+            files: inputs.names().len(),
             skipped: inputs.skipped.iter().map(|skipped| path(skipped)).collect(),
             output: path(&args.output),
             rejects: path(&args.rejects),
@@ -117,7 +117,19 @@ impl Report {
         let mut lines =
             vec![format!("rows      {rows} {sum} {categorized} categorized + {failed} failed + {rejected} rejected")];
         lines.push(format!("files     {} with rows, {} passed over", files.len(), self.about.skipped.len()));
+        lines.extend(self.damage().map(|words| format!("damaged   {words}")));
         lines
+    }
+
+    /// What is known of text that was not read as it was meant.
+    fn damage(&self) -> Option<String> {
+        let damaged = &self.rows.damaged;
+        let some: Vec<_> = damaged.iter().take(5).map(|file| &**file).collect();
+        let more = if damaged.len() > some.len() { ", …" } else { "" };
+        let count = damaged.len();
+        (count > 0).then(|| {
+            format!("{count} feeds have bytes that are not of the charset that they name: {}{more}", some.join(", "))
+        })
     }
 
     /// The report as a page: one HTML file without scripts or anything from elsewhere.

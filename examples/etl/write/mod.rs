@@ -42,7 +42,7 @@ pub(crate) struct Output {
 
 enum Writer {
     Jsonl(Encoder<Raw>),
-    Csv(csv::Writer<Encoder<Raw>>),
+    Csv(Box<csv::Writer<Encoder<Raw>>>),
     Parquet(parquet::Writer<Raw>),
 }
 
@@ -56,7 +56,7 @@ impl Output {
                 let encoder = Encoder::new(raw, compression)?;
                 let mut writer = csv::WriterBuilder::new().delimiter(format.delimiter()).from_writer(encoder);
                 writer.write_record(COLUMNS.iter().map(|(name, _)| *name).chain(keep.iter().map(String::as_str)))?;
-                Writer::Csv(writer)
+                Writer::Csv(Box::new(writer))
             }
             Format::Jsonl | Format::Feed => Writer::Jsonl(Encoder::new(raw, compression)?),
         };
@@ -66,7 +66,7 @@ impl Output {
     /// Writes a row.
     pub(crate) fn row(&mut self, settled: &Settled<'_>) -> io::Result<()> {
         match &mut self.writer {
-            Writer::Jsonl(encoder) => write_line(encoder, &Line::new(settled, &self.keep))?,
+            Writer::Jsonl(encoder) => write_line(encoder, &JsonRow::new(settled, &self.keep))?,
             Writer::Csv(writer) => writer.write_record(cells(settled).into_iter().map(table::Cell::into_text))?,
             Writer::Parquet(writer) => writer.row(cells(settled))?,
         }
@@ -111,7 +111,19 @@ impl Output {
 /// Why columns cannot be carried over; none if they can.
 pub(crate) fn cannot_keep(keep: &[String]) -> Option<String> {
     let is_taken = |name: &str| {
-        let in_json = ["error", "pack_size", "written", "calibration", "first_answer", "similarity"];
+        let in_json = [
+            "below_threshold",
+            "calibration",
+            "category_hash",
+            "error",
+            "first_answer",
+            "pack_size",
+            "path",
+            "prompt_version",
+            "secondary",
+            "similarity",
+            "written",
+        ];
         COLUMNS.iter().any(|(column, _)| *column == name) || in_json.contains(&name)
     };
     let twice = |at: usize| keep[..at].contains(&keep[at]);
@@ -162,7 +174,7 @@ fn write_line(mut writer: impl Write, value: &impl Serialize) -> io::Result<()> 
 
 /// A row as JSON: all that an outcome has, then its place, then what is carried over.
 #[derive(Serialize)]
-struct Line<'a> {
+struct JsonRow<'a> {
     #[serde(flatten)]
     outcome: &'a Outcome,
     file: &'a str,
@@ -171,7 +183,7 @@ struct Line<'a> {
     kept: BTreeMap<&'a str, &'a Value>,
 }
 
-impl<'a> Line<'a> {
+impl<'a> JsonRow<'a> {
     fn new(settled: &Settled<'a>, keep: &'a [String]) -> Self {
         let Settled { outcome, place, kept } = *settled;
         Self { outcome, file: &place.file, line: place.line, kept: keep.iter().map(String::as_str).zip(kept).collect() }

@@ -60,12 +60,12 @@ impl Latency {
     }
 
     /// What is expected of the reference server, a 7B model on one RTX 4080, for prompts of 1,100 tokens of which 650 are
-    /// cached and answers of 200 tokens: about 0.41 requests a second alone, 3.6 at 10 in flight (2.8 s each, p95 3.05 s),
-    /// 7.3 at 25, 11 at 50 (p99 4.8 s) and 14 at 100 (7.5 s at most). Prefill is faster than such a card's, since here what
-    /// it costs the requests that run is part of the time of their tokens.
+    /// cached and answers of 200 tokens: about 0.42 requests a second alone, 3.6 at 10 in flight (2.7 s each, p95 3.0 s), 7.2
+    /// at 25, 11.5 at 50 (p99 4.8 s) and 14.5 at 100 (8 s at most). Prefill is faster than such a card's, since here what it
+    /// costs the requests that run is part of the time of their tokens.
     pub fn reference() -> Self {
-        Self { spread: 0.15, ..Self::new(60_000.0, Duration::from_micros(11_800), Duration::from_micros(187)) }
-            .with_knee(50, Duration::from_micros(70))
+        Self { spread: 0.125, ..Self::new(100_000.0, Duration::from_micros(11_800), Duration::from_micros(180)) }
+            .with_knee(50, Duration::from_micros(65))
     }
 
     /// One request after the other at a laptop's speed, as Ollama does by default: 500 prompt tokens and 25 output tokens

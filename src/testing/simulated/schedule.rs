@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 
 use super::latency::Latency;
 
@@ -92,13 +93,16 @@ impl Place<'_> {
     /// Lets the time pass that the output takes, each token `pace` times its usual time.
     pub(super) async fn write(&self, output_tokens: usize, pace: f64) {
         let mut left = output_tokens;
+        // By the time when a slice is due, since a sleep that is a little too long would otherwise be so for every slice.
+        let mut due = Instant::now();
         while left > 0 {
             let slice = left.min(SLICE_TOKENS);
             let time = self.schedule.latency.token_time(self.schedule.running.now());
             if time.is_zero() {
                 return;
             }
-            tokio::time::sleep((time * slice as u32).mul_f64(pace)).await;
+            due += (time * slice as u32).mul_f64(pace);
+            tokio::time::sleep_until(due).await;
             left -= slice;
         }
     }
