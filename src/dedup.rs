@@ -54,7 +54,7 @@ enum Entry {
 }
 
 /// The texts that a run has seen.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Dedup {
     entries: HashMap<TextHash, Entry>,
     /// How many answered texts are remembered.
@@ -65,19 +65,6 @@ pub(crate) struct Dedup {
     /// The texts that were asked; those that failed since have no entry.
     #[cfg(feature = "near-duplicates")]
     near: Option<Texts<TextHash>>,
-}
-
-impl Default for Dedup {
-    fn default() -> Self {
-        Self {
-            entries: HashMap::new(),
-            remembered: 0,
-            answered: VecDeque::new(),
-            asked: HashMap::new(),
-            #[cfg(feature = "near-duplicates")]
-            near: None,
-        }
-    }
 }
 
 /// What to do with an item.

@@ -116,7 +116,8 @@ fn run(command: Command) -> Result<Done, String> {
     match command {
         Command::Lint { file } => {
             let found = load(file)?.lint();
-            let text: String = found.iter().map(|lint| format!("{lint}\n")).collect();
+            let lines: Vec<String> = found.iter().map(|lint| format!("{lint}\n")).collect();
+            let text = lines.concat();
             Ok(Done { text, has_findings: !found.is_empty() })
         }
         Command::Tokens { file, most, tokenizer } => {

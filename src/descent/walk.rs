@@ -234,10 +234,8 @@ impl<S: Stream<Item = NewsItem>> Walk<S> {
         let at = *self.places.entry(route.at).or_insert_with(|| {
             let shared = self.nodes.shared(route.at);
             let (feed, items) = unbounded_channel();
-            let run = match self.serves {
-                true => Run::serving(shared, Feed(items)),
-                false => Run::new(shared, Feed(items), &self.stop),
-            };
+            let run =
+                if self.serves { Run::serving(shared, Feed(items)) } else { Run::new(shared, Feed(items), &self.stop) };
             let run = run.counting_for(&self.recorder);
             let node =
                 Node { level: route.level(), queue: Queue::default(), feed, run, inside: HashMap::new(), fed: 0 };
@@ -305,7 +303,9 @@ impl<S: Stream<Item = NewsItem>> Walk<S> {
     fn poll_runs(&mut self, cx: &mut Context<'_>) -> bool {
         let mut has_changed = false;
         for at in 0..self.visited.len() {
-            while !self.visited[at].inside.is_empty() {
+            // A request without items, such as a canary, outlives the items that it was sent for. It has a place at an endpoint,
+            // or even the turn for the next one, and gives it back only when its run is polled.
+            while !self.visited[at].inside.is_empty() || self.visited[at].run.has_requests() {
                 let Poll::Ready(Some(outcome)) = self.visited[at].run.poll_next(cx) else { break };
                 has_changed = true;
                 let is_lost = matches!(&outcome.result, Err(error) if error.kind == ItemErrorKind::NotAttempted);

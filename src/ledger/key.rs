@@ -40,6 +40,7 @@ impl Key {
 
 /// How a categorizer asks: everything beside the text that decides the answer.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each can be set without the others")]
 pub(crate) struct Asking<'a> {
     pub(crate) taxonomy: &'a Taxonomy,
     pub(crate) prompt_version: &'a PromptVersion,

@@ -278,6 +278,11 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         self.recorder.total()
     }
 
+    /// Whether a request is in flight, or waits, be it one without items.
+    pub(crate) fn has_requests(&self) -> bool {
+        !self.in_flight.is_empty() || self.lanes.iter().any(|lane| !lane.is_empty())
+    }
+
     /// Cancels the requests in flight; their items get no outcome. The run must not be polled again.
     pub(crate) fn cancel(&mut self) {
         self.attempts = JoinSet::new();

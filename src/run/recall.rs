@@ -126,23 +126,16 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         let shared = Arc::clone(&self.shared);
         if let Some(payload) = payload.filter(|payload| ledger::is_standing(payload)) {
             let with_rivals = shared.across_versions == Some(ledger::AcrossVersions::SameRivals);
-            match ledger::read_standing(payload, &shared.taxonomy, with_rivals) {
-                Some(assignment) => {
-                    self.recorder.count(|counts| counts.kept_across_versions += 1);
-                    return self.conclude(item, Ok(assignment));
-                }
-                None => self.recorder.count(|counts| counts.changed_since_version += 1),
+            if let Some(assignment) = ledger::read_standing(payload, &shared.taxonomy, with_rivals) {
+                self.recorder.count(|counts| counts.kept_across_versions += 1);
+                return self.conclude(item, Ok(named(assignment, &shared)));
             }
+            self.recorder.count(|counts| counts.changed_since_version += 1);
         }
         let found = payload.and_then(|payload| ledger::read(payload, &shared.taxonomy, shared.prefix.version()));
         let retries_permanent = shared.ledger.as_ref().is_some_and(|(ledger, _)| ledger.retries_permanent());
         match found {
-            Some(Ok(mut assignment)) => {
-                if let Some(category) = shared.taxonomy.find(assignment.category.as_str()) {
-                    assignment.name = shared.name_of(category);
-                }
-                self.conclude(item, Ok(assignment));
-            }
+            Some(Ok(assignment)) => self.conclude(item, Ok(named(assignment, &shared))),
             Some(Err(error)) if error.status() == Status::Permanent && !retries_permanent => {
                 self.conclude(item, Err(error));
             }
@@ -174,4 +167,11 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             self.hand_on(outcome);
         }
     }
+}
+
+/// The same answer with the category's name as it is given out.
+fn named(assignment: Assignment, shared: &Shared) -> Assignment {
+    let category = shared.taxonomy.find(assignment.category.as_str());
+    let name = category.map_or_else(|| Arc::clone(&assignment.name), |category| shared.name_of(category));
+    Assignment { name, ..assignment }
 }

@@ -53,6 +53,7 @@ impl std::fmt::Debug for Shared {
 
 /// How a categorizer works; the builder documents each.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each can be set without the others")]
 pub(crate) struct Settings {
     pub(crate) pack_size: usize,
     pub(crate) tuning: Option<Tuning>,

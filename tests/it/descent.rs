@@ -291,6 +291,31 @@ async fn a_dead_server_ends_the_walk_and_loses_nothing() {
     assert!(not_attempted.count() > 200);
 }
 
+/// A canary that takes long outlives the pack that it was sent for; its place must not be lost with it.
+#[tokio::test(start_paused = true)]
+async fn slow_canaries_cost_no_place() {
+    let mut failed = BTreeSet::new();
+    let server = ScriptedTransport::new(move |asked| {
+        let labels = labels(asked);
+        let is_canary = !asked.items[0].contains("item");
+        if !is_canary && asked.number > 0 && failed.insert((labels.clone(), asked.items.clone())) {
+            return Reply::status(500, "once");
+        }
+        let reply = Reply::labels(asked.items.iter().map(|item| named(&labels, item)));
+        if is_canary { reply.after(Duration::from_secs(8)) } else { reply }
+    });
+    let categorizer = walking(&server, Descent::default()).concurrency(2).max_concurrency(2).build().unwrap();
+    let items = stream::iter(0..12).then(|n| async move {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        NewsItem::new(n.to_string(), format!("item sport ball golf {n}"), "")
+    });
+    let walk = categorizer.stream(Box::pin(items)).collect::<Vec<_>>();
+    let outcomes = tokio::time::timeout(Duration::from_secs(3_600), walk).await.expect("the walk ends");
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.result.is_ok()).count(), 12);
+    let canaries = server.asked().iter().filter(|asked| !asked.items[0].contains("item")).count();
+    assert!(canaries > 4, "{canaries} canaries");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_service_walks_too() {
     let server = follows_words();

@@ -1,7 +1,9 @@
 //! Several categories for an item.
 
 use slugline::testing::{Faults, Reply, ScriptedTransport, SimulatedServer};
-use slugline::{AnswerForm, Categorizer, Category, CategoryId, Descent, EndpointConfig, Escalation, NewsItem, Taxonomy};
+use slugline::{
+    AnswerForm, Categorizer, Category, CategoryId, Descent, EndpointConfig, Escalation, NewsItem, Taxonomy,
+};
 
 use crate::support::builder;
 
@@ -104,7 +106,7 @@ async fn a_walk_follows_each_label() {
     let endpoint = EndpointConfig::new("http://simulated").transport(server);
     let builder = Categorizer::builder(tree()).endpoint(endpoint).model("simulated").descend(Descent::default());
     let categorizer = builder.answer_form(AnswerForm::Several(2)).build().unwrap();
-    let items = ["athletes matches rackets wimbledon hospitals vaccines ligaments", "storms"];
+    let items = ["athletes matches rackets wimbledon hospitals vaccines ligaments", "storms rainfall"];
     let report = categorizer.categorize(items.map(|text| NewsItem::new(text, text, ""))).await;
     let assignment = report.outcomes[0].result.as_ref().unwrap();
     let mut given = vec![assignment.category.to_string()];

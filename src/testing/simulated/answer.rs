@@ -157,8 +157,8 @@ impl DraftObject {
 
     /// Writes the label and what ends it. At each token the alternatives are the next tokens of all labels that begin
     /// with what stands there already.
-    fn write_label(&self, out: &mut Vec<Token>, label: &String, labels: &[String], end: &str) {
-        if !labels.contains(label) || self.shares.len() != labels.len() {
+    fn write_label(&self, out: &mut Vec<Token>, label: &str, labels: &[String], end: &str) {
+        if !labels.iter().any(|known| known == label) || self.shares.len() != labels.len() {
             push_text(out, label);
             push(out, end);
             return;

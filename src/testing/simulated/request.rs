@@ -235,7 +235,7 @@ mod tests {
         assert_eq!((ask.model.as_str(), ask.prefix.as_str(), ask.message.as_str()), ("m", "S", "U"));
         assert_eq!((ask.max_tokens, ask.top_logprobs), (Some(9), Some(20)));
         let labels = vec!["sport".to_owned(), "other".to_owned()];
-        let facts = SchemaFacts { root_is_object: false, is_bare: false, is_single: false, most_labels: 1, labels };
+        let facts = SchemaFacts { root_is_object: false, is_bare: false, is_single: false, most_labels: 0, labels };
         assert_eq!(ask.format, Format::JsonSchema(facts.clone()));
         let object = json!({"type": "object", "properties": {"items": array}});
         let ask = chat(&body(&format(&object))).unwrap();
