@@ -173,8 +173,13 @@ impl StatsHandle {
 
     /// Counts something of the run as a whole.
     pub(crate) fn count(&self, add: impl Fn(&mut Tally)) {
+        self.count_here_and_above(&add);
+    }
+
+    /// Without a type parameter, of which each level would make a new one without end.
+    fn count_here_and_above(&self, add: &dyn Fn(&mut Tally)) {
         if let Some(walk) = &self.walk {
-            walk.count(&add);
+            walk.count_here_and_above(add);
         }
         add(self.lock().run.current());
     }

@@ -1,7 +1,7 @@
 //! Several categories for an item.
 
 use slugline::testing::{Faults, Reply, ScriptedTransport, SimulatedServer};
-use slugline::{AnswerForm, Categorizer, Category, Descent, EndpointConfig, Escalation, NewsItem, Taxonomy};
+use slugline::{AnswerForm, Categorizer, Category, CategoryId, Descent, EndpointConfig, Escalation, NewsItem, Taxonomy};
 
 use crate::support::builder;
 
@@ -16,7 +16,8 @@ async fn the_first_label_is_the_category_and_the_others_stand_beside_it() {
     let categorizer = builder(&[&server]).answer_form(AnswerForm::Several(3)).build().unwrap();
     let report = categorizer.categorize([NewsItem::new("a", "one", ""), NewsItem::new("b", "two", "")]).await;
     let of = |at: usize| report.outcomes[at].result.as_ref().unwrap();
-    assert_eq!((of(0).category.as_str(), &of(0).secondary[..]), ("sport", &[("business".into(), None)][..]));
+    assert_eq!(of(0).category.as_str(), "sport");
+    assert_eq!(of(0).secondary, [(CategoryId::from("business"), None)]);
     assert_eq!((of(1).category.as_str(), of(1).secondary.len()), ("business", 0));
     let line = serde_json::to_value(&report.outcomes[0]).unwrap();
     assert_eq!(line["secondary"], serde_json::json!([["business", null]]));

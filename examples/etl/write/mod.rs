@@ -111,8 +111,19 @@ impl Output {
 /// Why columns cannot be carried over; none if they can.
 pub(crate) fn cannot_keep(keep: &[String]) -> Option<String> {
     let is_taken = |name: &str| {
-        let in_json =
-            ["error", "path", "prompt_version", "pack_size", "written", "calibration", "first_answer", "similarity"];
+        let in_json = [
+            "below_threshold",
+            "calibration",
+            "category_hash",
+            "error",
+            "first_answer",
+            "pack_size",
+            "path",
+            "prompt_version",
+            "secondary",
+            "similarity",
+            "written",
+        ];
         COLUMNS.iter().any(|(column, _)| *column == name) || in_json.contains(&name)
     };
     let twice = |at: usize| keep[..at].contains(&keep[at]);
