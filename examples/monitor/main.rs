@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use slugline::gpu::GpuWatch;
 
 use self::prometheus::{Page, fetch};
 use self::view::{Figures, Look, figures};
@@ -63,6 +64,7 @@ async fn run(args: &Args) -> Result<(), String> {
     let client = reqwest::Client::builder().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none());
     let client = client.build().map_err(|error| error.to_string())?;
     let mut watched = args.url.iter().map(|url| Watched::new(url)).collect::<Result<Vec<_>, _>>()?;
+    let gpus = GpuWatch::start(None);
     let mut screen = Screen::open();
     let mut ticks = tokio::time::interval(Duration::from_secs_f64(args.interval));
     let mut looks = 0;
@@ -76,7 +78,7 @@ async fn run(args: &Args) -> Result<(), String> {
         for server in &mut watched {
             shown.push((server.url.to_string(), server.look(&client).await));
         }
-        let gpus = gpu::look().await;
+        let gpus: Vec<String> = gpus.latest().iter().map(gpu::line).collect();
         screen.show(&shown, &gpus);
     }
     screen.close();

@@ -49,7 +49,9 @@ fn slugline(look: &Look<'_>) -> Vec<(&'static str, String)> {
         joined([
             look.rate("slugline_items_categorized_total").map(|rate| format!("{rate:.1}/s categorized")),
             failed.map(|rate| format!("{rate:.2}/s failed")),
-            now.sum("slugline_queue_items").map(|items| format!("{items} waiting")),
+            now.sum("slugline_waiting_items")
+                .or_else(|| now.sum("slugline_queue_items"))
+                .map(|items| format!("{items} waiting")),
             now.sum("slugline_calls_in_progress").map(|calls| format!("{calls} calls under way")),
         ]),
     ));
@@ -77,6 +79,7 @@ fn slugline(look: &Look<'_>) -> Vec<(&'static str, String)> {
         ),
     ));
     rows.extend(now.all("slugline_endpoint_up").map(|up| ("endpoint", endpoint(now, up))));
+    rows.extend(now.all("slugline_gpu_memory_share").map(|memory| ("GPU", gpu(now, memory))));
     rows.retain(|(_, text)| !text.is_empty());
     rows
 }
@@ -84,13 +87,28 @@ fn slugline(look: &Look<'_>) -> Vec<(&'static str, String)> {
 /// An endpoint with its health and its limit.
 fn endpoint(now: &Page, up: &Sample) -> String {
     let name = up.label("endpoint").unwrap_or("without a name");
-    let of = |figure: &str| {
-        let mut samples = now.all(figure);
-        samples.find(|sample| sample.label("endpoint") == Some(name)).map_or(0.0, |sample| sample.value)
-    };
+    let said = |figure: &str| value_of(now, figure, ("endpoint", name));
+    let of = |figure: &str| said(figure).unwrap_or(0.0);
     let health = if up.value > 0.0 { "up" } else { "DOWN" };
     let (in_flight, limit) = (of("slugline_endpoint_in_flight"), of("slugline_endpoint_concurrency_limit"));
-    format!("{name} {health}, {in_flight} of {limit} in flight")
+    let waiting =
+        said("slugline_server_waiting_requests").map(|requests| format!(", {requests} wait inside the server"));
+    format!("{name} {health}, {in_flight} of {limit} in flight{}", waiting.unwrap_or_default())
+}
+
+/// A GPU that the program watches itself.
+fn gpu(now: &Page, memory: &Sample) -> String {
+    let name = memory.label("gpu").unwrap_or("without a number");
+    let busy = value_of(now, "slugline_gpu_utilization_share", ("gpu", name));
+    joined([
+        Some(format!("{name}: memory {} in use", percent(memory.value))),
+        busy.map(|share| format!("busy {}", percent(share))),
+    ])
+}
+
+/// The figure that has a label.
+fn value_of(now: &Page, figure: &str, (label, value): (&str, &str)) -> Option<f64> {
+    now.all(figure).find(|sample| sample.label(label) == Some(value)).map(|sample| sample.value)
 }
 
 fn vllm(look: &Look<'_>) -> Vec<(&'static str, String)> {
@@ -296,6 +314,8 @@ mod tests {
                  slugline_prompt_tokens_total {}\nslugline_cached_tokens_total {}\n\
                  slugline_endpoint_up{{endpoint=\"http://a/v1\"}} 1\nslugline_endpoint_up{{endpoint=\"http://b/v1\"}} 0\n\
                  slugline_endpoint_in_flight{{endpoint=\"http://a/v1\"}} 7\n\
+                 slugline_server_waiting_requests{{endpoint=\"http://a/v1\"}} 3\n\
+                 slugline_gpu_memory_share{{gpu=\"0\"}} 0.88\nslugline_gpu_utilization_share{{gpu=\"0\"}} 0.5\n\
                  slugline_endpoint_concurrency_limit{{endpoint=\"http://a/v1\"}} 25\n\
                  slugline_alert_level{{signal=\"queue-depth\",subject=\"http://a/v1\"}} 1\n",
                 items / 2,
@@ -310,7 +330,11 @@ mod tests {
         assert_eq!(row(&rows, "latency"), "p50 3.50 s, p95 3.95 s, p99 3.99 s");
         assert_eq!(row(&rows, "tokens"), "2000/s prompt, 50 % of it cached");
         let endpoints: Vec<_> = rows.iter().filter(|(name, _)| *name == "endpoint").map(|(_, text)| text).collect();
-        assert_eq!(endpoints, ["http://a/v1 up, 7 of 25 in flight", "http://b/v1 DOWN, 0 of 0 in flight"]);
+        assert_eq!(
+            endpoints,
+            ["http://a/v1 up, 7 of 25 in flight, 3 wait inside the server", "http://b/v1 DOWN, 0 of 0 in flight"]
+        );
+        assert_eq!(row(&rows, "GPU"), "0: memory 88 % in use, busy 50 %");
         assert_eq!(row(&rows, "alerts"), "warning queue-depth of http://a/v1");
     }
 

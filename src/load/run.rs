@@ -113,7 +113,7 @@ fn step(ran: &Ran, attempts: &[Attempt], start: Instant) -> Step {
     let output_tokens_per_request = tokens_per_request(stats.output_tokens);
     let tokens_per_second = |each: Option<f64>| each.map(|tokens| tokens * per_second(stats.answered));
     let not_attempted = stats.failed.get(crate::ItemErrorKind::NotAttempted.as_str()).copied().unwrap_or(0);
-    let items = stats.categorized + stats.failed.values().sum::<u64>() - not_attempted;
+    let items = stats.categorized + stats.below_threshold + stats.failed.values().sum::<u64>() - not_attempted;
     Step {
         seconds,
         requests: stats.requests,
