@@ -52,13 +52,14 @@
 //! | `rustls` | yes | TLS by rustls with the platform's certificates |
 //! | `native-tls` | no | TLS by the operating system's library |
 //! | `tokenizers` | no | exact token counts from a `tokenizer.json` |
+//! | `embedded` | no | [`embedded`]: an embedding model in the process, by itself or as a first opinion |
 //! | `ledger` | no | [`ledger`]: answers kept in a file, so that nothing is asked twice |
 //! | `near-duplicates` | no | [`near_duplicates`]: reprints are answered with the item that they are nearly the same as |
 //! | `testing` | no | [`testing`]: a scripted transport and a simulated server with faults, for your tests |
 //!
 //! # What it does not do
 //!
-//! It runs no model itself, streams no partial answers, and gives an item one category, not several. It never takes a key or
+//! It runs no language model itself, streams no partial answers, and gives an item one category, not several. It never takes a key or
 //! an address from the environment.
 //!
 //! How it works, with formulas and sources, is in [`design`].
@@ -69,6 +70,8 @@ mod builder;
 pub mod calibration;
 mod categorizer;
 mod dedup;
+#[cfg(feature = "embedded")]
+pub mod embedded;
 mod error;
 mod escalation;
 pub mod evaluate;
@@ -115,7 +118,7 @@ pub use self::ledger::Ledger;
 #[cfg(feature = "near-duplicates")]
 pub use self::near_duplicates::NearDuplicates;
 pub use self::ordered::OrderedOutcomes;
-pub use self::outcome::{Assignment, Origin, Outcome, Report};
+pub use self::outcome::{Assignment, Engine, Origin, Outcome, Report};
 pub use self::server::{Api, Balance, EndpointConfig};
 pub use self::service::{Service, ServiceError, ServiceOptions, ServiceStats};
 pub use self::stats::Stats;

@@ -72,6 +72,9 @@ pub struct Stats {
     pub max_in_flight: usize,
     /// What was found about pack sizes, where they are chosen by measurement.
     pub tuning: Option<TuningReport>,
+    /// What the engine in the process settled, where there is one.
+    #[cfg(feature = "embedded")]
+    pub first_opinion: Option<crate::embedded::FirstOpinionStats>,
     /// The endpoints as they are now.
     pub endpoints: Vec<EndpointSnapshot>,
 }
@@ -240,6 +243,8 @@ impl Recorder {
             },
             max_in_flight: self.max_in_flight,
             tuning: None,
+            #[cfg(feature = "embedded")]
+            first_opinion: None,
             endpoints,
         }
     }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use slugline::{Categorizer, CategorizerBuilder, Ledger, Taxonomy};
 
+use super::engine::EngineArgs;
 use super::server::{ServerArgs, read_args, with};
 
 /// Categorizes news items: a JSON object per line in, one per line out.
@@ -19,6 +20,9 @@ use super::server::{ServerArgs, read_args, with};
 ///
 /// Exit code 0: all are categorized. 2: finished, but some have errors. 1: it could not start or had to stop; what was
 /// settled by then is written.
+///
+/// With --engine embedded no server is needed: a small embedding model in the process, which is no language model, labels
+/// the items under the same contract.
 #[derive(Debug, Parser)]
 #[command(name = "categorize", version)]
 pub(crate) struct Args {
@@ -36,6 +40,9 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     server: ServerArgs,
+
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
 
     /// The most items that share a request, 1 to 16 [default: 3]
     #[arg(long, value_name = "N")]
@@ -59,7 +66,7 @@ impl Args {
     /// The categorizer that the flags describe. Opens the ledger, which keeps a second process with the same one away.
     pub(crate) fn categorizer(&self) -> Result<Categorizer, String> {
         let taxonomy = Taxonomy::load(&self.taxonomy).map_err(|error| error.to_string())?;
-        let builder = with(self.server.builder(taxonomy)?, self.pack_size, CategorizerBuilder::pack_size);
+        let builder = with(self.engine.builder(&self.server, taxonomy)?, self.pack_size, CategorizerBuilder::pack_size);
         let ledger = self.ledger.as_ref().map(Ledger::open).transpose().map_err(|error| error.to_string())?;
         let builder = with(builder, ledger, CategorizerBuilder::ledger);
         builder.build().map_err(|error| error.to_string())

@@ -15,10 +15,14 @@ mod input;
 mod output;
 mod resume;
 
+#[path = "../support/engine.rs"]
+mod engine;
 #[path = "../support/files.rs"]
 mod files;
 #[path = "../support/lines.rs"]
 mod lines;
+#[path = "../support/model.rs"]
+mod model;
 #[path = "../support/progress.rs"]
 mod progress;
 #[path = "../support/server.rs"]
@@ -127,6 +131,9 @@ async fn run(args: &Args) -> Result<End, String> {
 
     let stats = outcomes.stats();
     print_summary(&stats, invalid);
+    if let (Some(path), Some(head)) = (&args.engine.head, categorizer.learned_head()) {
+        head.save(path).map_err(|error| error.to_string())?;
+    }
     if let Some((path, file)) = stats_file {
         let report = report(&stats, InputLines { lines: position.lines(), blank: position.blank(), invalid }, &end);
         write_report(file, &report).map_err(|error| about("write stats", path, &error))?;

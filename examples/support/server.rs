@@ -12,12 +12,12 @@ use slugline::{Categorizer, CategorizerBuilder, Taxonomy};
 #[derive(Debug, Args)]
 pub(crate) struct ServerArgs {
     /// A server; given more than once, the servers share the load [example: `http://localhost:8000/v1`]
-    #[arg(long, value_name = "URL", required = true)]
+    #[arg(long, value_name = "URL")]
     base_url: Vec<String>,
 
     /// The model, by the name that the servers have for it
     #[arg(long, value_name = "NAME")]
-    pub(crate) model: String,
+    pub(crate) model: Option<String>,
 
     /// The most requests in flight at each server, from the start on, 1 to 128 [default: starts at 10, at most 25]
     #[arg(long, value_name = "N")]
@@ -51,7 +51,10 @@ pub(crate) struct ServerArgs {
 impl ServerArgs {
     /// A builder as the flags describe it.
     pub(crate) fn builder(&self, taxonomy: Taxonomy) -> Result<CategorizerBuilder, String> {
-        let mut builder = Categorizer::builder(taxonomy).model(&self.model);
+        let Some(model) = self.model.as_ref().filter(|_| !self.base_url.is_empty()) else {
+            return Err("a server is needed: --base-url and --model name it (try --help)".to_owned());
+        };
+        let mut builder = Categorizer::builder(taxonomy).model(model);
         for base_url in &self.base_url {
             builder = builder.endpoint(base_url.as_str());
         }

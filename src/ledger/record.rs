@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::key::{KEY_BYTES, Key};
 use crate::error::{Failure, FailureKind, ItemError, ItemErrorKind};
-use crate::outcome::{Assignment, Origin};
+use crate::outcome::{Assignment, Engine, Origin};
 use crate::prompt::PromptVersion;
 use crate::taxonomy::{CategoryId, Taxonomy};
 
@@ -148,6 +148,8 @@ fn answer(reader: &mut Reader<'_>, taxonomy: &Taxonomy, prompt_version: &PromptV
         runners_up: reader.shares(taxonomy)?,
         probabilities: reader.shares(taxonomy)?.into(),
         origin: Origin {
+            // Answers of engines in the process are not kept.
+            engine: Engine::LanguageModel,
             endpoint: reader.text()?.into(),
             model: reader.text()?.into(),
             prompt_version: prompt_version.clone(),

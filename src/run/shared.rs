@@ -30,6 +30,9 @@ pub(crate) struct Shared {
     /// Where answers are kept, and what they are kept under.
     #[cfg(feature = "ledger")]
     pub(crate) ledger: Option<(crate::ledger::Ledger, crate::ledger::Questions)>,
+    /// The engine in the process, where there is one.
+    #[cfg(feature = "embedded")]
+    pub(crate) engine: Option<Arc<crate::embedded::Desk>>,
     /// At most one for each model.
     pub(crate) calibrations: Vec<calibration::Ready>,
     pub(crate) settings: Settings,

@@ -5,6 +5,7 @@ mod batch;
 mod categories;
 mod concurrency;
 mod corpus;
+mod embedded;
 mod endpoints;
 mod evaluation;
 mod failures;
