@@ -62,7 +62,8 @@ enum What {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments = Arguments::parse();
     let folder = arguments.model_folder.or_else(|| model::default_folder().filter(|folder| model::is_model(folder)));
-    let folder = folder.ok_or_else(|| format!("there is no embedding model yet: `bash {}` fetches one", model::SCRIPT))?;
+    let folder =
+        folder.ok_or_else(|| format!("there is no embedding model yet: `bash {}` fetches one", model::SCRIPT))?;
     let model = SentenceModel::open(folder)?;
     let taxonomy = Taxonomy::load(concat!(env!("CARGO_MANIFEST_DIR"), "/categories/ag-news.toml"))?;
     match arguments.what {
@@ -123,11 +124,7 @@ async fn learn(
     Ok(())
 }
 
-async fn long_stream(
-    model: SentenceModel,
-    taxonomy: Taxonomy,
-    items: u64,
-) -> Result<(), Box<dyn std::error::Error>> {
+async fn long_stream(model: SentenceModel, taxonomy: Taxonomy, items: u64) -> Result<(), Box<dyn std::error::Error>> {
     println!("{items} made-up items of about 20 tokens; the LLM is SIMULATED");
     let opinion = FirstOpinion::of(model).share(0.9).audit(0.01);
     let categorizer = builder(taxonomy, SimulatedServer::builder().engine()).first_opinion(opinion).build()?;
@@ -165,7 +162,8 @@ impl Transport for Drifting {
             let mut response = self.engine.send(request).await?;
             if self.has_drifted.load(Ordering::Relaxed) {
                 let body = String::from_utf8_lossy(&response.body);
-                let body = body.replace("sports", "\u{0}").replace("technology", "sports").replace('\u{0}', "technology");
+                let body =
+                    body.replace("sports", "\u{0}").replace("technology", "sports").replace('\u{0}', "technology");
                 response.body = body.into_bytes().into();
             }
             Ok(response)
@@ -180,9 +178,8 @@ const SUBJECTS: [[&str; 6]; 4] = [
     ["earnings", "mergers", "banks", "regulators", "oil", "trade"],
     ["science", "computing", "software", "internet", "telecoms", "gadgets"],
 ];
-const FILLERS: [&str; 12] = [
-    "people", "week", "report", "city", "year", "plan", "early", "large", "morning", "question", "group", "change",
-];
+const FILLERS: [&str; 12] =
+    ["people", "week", "report", "city", "year", "plan", "early", "large", "morning", "question", "group", "change"];
 
 /// An item with two words of its category among others, the same for a number every time.
 fn made_up(number: u64) -> NewsItem {

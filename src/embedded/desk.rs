@@ -79,6 +79,13 @@ pub(crate) struct Sampled {
     head_said: Option<usize>,
 }
 
+impl Sampled {
+    /// Whether the item would have been settled, had it not been chosen.
+    pub(crate) fn is_audit(&self) -> bool {
+        self.was_sure || self.head_said.is_some()
+    }
+}
+
 impl fmt::Debug for Desk {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Desk").field("config", &self.config).finish_non_exhaustive()
@@ -331,7 +338,8 @@ mod tests {
     }
 
     const SURE: &str = "Athletes and clubs";
-    const UNSURE: &str = "Nothing of the kind";
+    /// No word, so no direction.
+    const UNSURE: &str = "…";
 
     #[test]
     fn what_is_sure_is_settled_but_for_the_audit() {

@@ -17,6 +17,9 @@ use crate::outcome::{Assignment, Engine, Origin};
 
 /// The items that are looked at at once: a second or two of work on a small machine.
 const BATCH_ITEMS: usize = 64;
+/// Audited items that may wait for the LLM before the engine goes on: one that is much faster would else settle thousands of items
+/// before a drift is noticed.
+const MOST_OPEN_AUDITS: usize = 30;
 /// What stands for an address in the origin of its answers.
 const ENDPOINT: &str = "embedded";
 
@@ -30,6 +33,8 @@ pub(super) struct FirstLook {
     work: JoinSet<Result<Vec<Opinion>, EmbedError>>,
     /// It has failed: everything goes on to the LLM.
     is_lost: bool,
+    /// Audited items that have no outcome yet.
+    open_audits: usize,
     counts: Counts,
 }
 
@@ -84,7 +89,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     fn begin_look(&mut self) -> bool {
         let look = &mut self.first_look;
         let Some(engine) = look.engine.clone() else { return false };
-        if !look.looking.is_empty() || look.waiting.is_empty() {
+        if !look.looking.is_empty() || look.waiting.is_empty() || look.open_audits >= MOST_OPEN_AUDITS {
             return false;
         }
         let count = look.waiting.len().min(BATCH_ITEMS);
@@ -109,6 +114,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             }
             Decision::Ask(sampled) => {
                 item.sampled = sampled;
+                self.first_look.open_audits += usize::from(item.is_audit());
                 return self.ask_llm(item);
             }
         };
@@ -159,6 +165,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
 
     /// Lets the engine know what the LLM said of an item that was chosen to be asked at both.
     pub(super) fn compare(&mut self, item: &Item, result: &Result<Assignment, ItemError>) {
+        self.first_look.open_audits -= usize::from(item.is_audit());
         let (Some(engine), Some(sampled), Ok(assignment)) = (&self.first_look.engine, &item.sampled, result) else {
             return;
         };

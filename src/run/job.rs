@@ -63,6 +63,12 @@ impl Item {
         }
     }
 
+    /// Whether the engine in the process would have settled it.
+    #[cfg(feature = "embedded")]
+    pub(crate) fn is_audit(&self) -> bool {
+        self.sampled.as_ref().is_some_and(|sampled| sampled.is_audit())
+    }
+
     /// The error to end with, with the story of the attempts.
     pub(crate) fn error(&self, kind: ItemErrorKind) -> ItemError {
         ItemError {

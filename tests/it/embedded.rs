@@ -256,7 +256,8 @@ async fn a_head_learns_takes_its_items_and_hands_them_back_when_the_stream_drift
         let number: usize = outcome.id.rsplit('-').next().unwrap().parse().unwrap();
         if engine_of(&outcome) == Engine::LearnedHead {
             by_head_before += usize::from(number < 3_000);
-            wrong_after += usize::from(number >= 3_000);
+            let category = &outcome.result.as_ref().unwrap().category;
+            wrong_after += usize::from(number >= 3_000 && category.as_str() == label_of(number));
         }
         if number == 2_500 {
             saved = categorizer.learned_head();
