@@ -260,6 +260,8 @@ pub enum ItemErrorKind {
     ServerError,
     /// The run ended before the item was settled.
     NotAttempted,
+    /// The model answered, but no category is as probable as was asked for: no failure, but the wish not to guess.
+    BelowThreshold,
 }
 
 impl ItemErrorKind {
@@ -281,6 +283,7 @@ impl ItemErrorKind {
             Self::Connection => "connection",
             Self::ServerError => "server-error",
             Self::NotAttempted => "not-attempted",
+            Self::BelowThreshold => "below-threshold",
         }
     }
 
@@ -301,6 +304,7 @@ impl ItemErrorKind {
             Self::Connection => "connections break during requests with this item",
             Self::ServerError => "the server fails on requests with this item",
             Self::NotAttempted => "the run ended before the item was settled",
+            Self::BelowThreshold => "no category is as probable as was asked for",
         }
     }
 }
@@ -329,7 +333,8 @@ impl ItemError {
             | ItemErrorKind::TooLong
             | ItemErrorKind::Rejected
             | ItemErrorKind::ContentFilter
-            | ItemErrorKind::Refusal => Status::Permanent,
+            | ItemErrorKind::Refusal
+            | ItemErrorKind::BelowThreshold => Status::Permanent,
             ItemErrorKind::NotAttempted => Status::Temporary,
             _ => Status::Exhausted,
         }

@@ -44,6 +44,8 @@
 //! - How it fits to channels, actors, rayon and plain iterators is in [`recipes`].
 //! - A nightly archive needs no server while it runs: [`batch`] writes requests to files and reads results from files.
 //! - How many labels are right, and what they cost, is measured on labelled items of your own: [`evaluate`].
+//! - How many requests a server takes at once is measured by [`load`], and how many servers that makes is worked out by
+//!   [`plan`].
 //!
 //! # Features
 //!
@@ -55,6 +57,7 @@
 //! | `embedded` | no | [`embedded`]: an embedding model in the process, by itself or as a first opinion |
 //! | `ledger` | no | [`ledger`]: answers kept in a file, so that nothing is asked twice |
 //! | `near-duplicates` | no | [`near_duplicates`]: reprints are answered with the item that they are nearly the same as |
+//! | `feeds` | no | [`feeds`]: RSS, Atom and JSON feeds as items, whatever their charset, HTML reduced to text |
 //! | `testing` | no | [`testing`]: a scripted transport and a simulated server with faults, for your tests |
 //!
 //! # What it does not do
@@ -70,19 +73,27 @@ mod builder;
 pub mod calibration;
 mod categorizer;
 mod dedup;
+mod descent;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 mod error;
 mod escalation;
 pub mod evaluate;
+#[cfg(feature = "feeds")]
+pub mod feeds;
 mod item;
 #[cfg(feature = "ledger")]
 pub mod ledger;
 mod limit;
+pub mod load;
+
 #[cfg(feature = "near-duplicates")]
 pub mod near_duplicates;
 mod ordered;
 mod outcome;
+mod page;
+pub mod plan;
+
 pub mod prompt;
 pub mod recipes;
 mod run;
@@ -110,6 +121,7 @@ struct Readme;
 pub use self::answer::AnswerForm;
 pub use self::builder::CategorizerBuilder;
 pub use self::categorizer::{Categorizer, OutcomeStream, StopHandle};
+pub use self::descent::{Descent, LevelStats, Path, PathEnd, PathStep};
 pub use self::error::{Error, ErrorKind, Failure, FailureKind, ItemError, ItemErrorKind, Status};
 pub use self::escalation::Escalation;
 pub use self::item::NewsItem;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
+use crate::descent::Path;
 use crate::error::{Error, ItemError};
 use crate::prompt::PromptVersion;
 use crate::stats::Stats;
@@ -23,6 +24,9 @@ pub struct Outcome {
     pub index: u64,
     /// The category, or why there is none.
     pub result: Result<Assignment, ItemError>,
+    /// The way through the tree, level by level, where it was walked ([`Descent`](crate::Descent)); of an item without a
+    /// category as far as it came.
+    pub path: Option<Box<Path>>,
 }
 
 /// A category given to an item, and how it came about.
@@ -36,12 +40,12 @@ pub struct Assignment {
     /// Whether the model chose the category that means "none of these". Items that were given up are errors instead.
     pub is_fallback: bool,
     /// The probability of the category among all labels, 0 to 1, as the model puts it; none when the server gives no
-    /// log-probabilities.
+    /// log-probabilities. Of a tree that was walked: the product of the confidences along the path.
     pub confidence: Option<f32>,
     /// The next most probable categories, at most three, highest first.
     pub runners_up: Vec<(CategoryId, f32)>,
     /// The probabilities of all categories as the model gave them, before any calibration, highest first; those that it
-    /// gave nothing are left out. Empty when the server gives no log-probabilities.
+    /// gave nothing are left out. Empty when the server gives no log-probabilities, and where a tree was walked.
     pub probabilities: Arc<[(CategoryId, f32)]>,
     /// Where the answer came from.
     pub origin: Origin,
@@ -166,12 +170,15 @@ impl Serialize for Outcome {
             }
             Err(error) => map.serialize_entry("error", error)?,
         }
+        if let Some(path) = &self.path {
+            map.serialize_entry("path", path)?;
+        }
         map.end()
     }
 }
 
 /// Rounded to four digits, which is more than a probability of a language model is worth.
-fn rounded(probability: f32) -> f64 {
+pub(crate) fn rounded(probability: f32) -> f64 {
     (f64::from(probability) * 10_000.0).round() / 10_000.0
 }
 
@@ -236,7 +243,7 @@ pub(crate) mod tests {
 
     #[test]
     fn both_kinds_of_outcome_are_flat_objects() {
-        let failed = Outcome { id: "a".into(), index: 0, result: Err(ItemError::of(ItemErrorKind::Empty)) };
+        let failed = Outcome { id: "a".into(), index: 0, result: Err(ItemError::of(ItemErrorKind::Empty)), path: None };
         assert_eq!(
             serde_json::to_string(&failed).unwrap(),
             r#"{"id":"a","error":{"kind":"empty","message":"title and body have no text to categorize","status":"permanent","attempts":0}}"#

@@ -7,6 +7,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use crate::descent::LevelStats;
 use crate::error::{FailureKind, ItemErrorKind};
 use crate::outcome::Outcome;
 use crate::server::{EndpointSnapshot, wire::Usage};
@@ -32,6 +33,8 @@ pub struct Stats {
     pub from_ledger: u64,
     /// Those among them whose text was similar, not equal.
     pub near_duplicates: u64,
+    /// Items that were asked about in a request, copies and those from the ledger left out; of a tree, once for each level.
+    pub asked_items: u64,
     /// Attempts that were sent.
     pub requests: u64,
     /// Attempts that the model answered.
@@ -75,6 +78,8 @@ pub struct Stats {
     /// What the engine in the process settled, where there is one.
     #[cfg(feature = "embedded")]
     pub first_opinion: Option<crate::embedded::FirstOpinionStats>,
+    /// The levels of a tree that was walked, from the top; empty otherwise.
+    pub levels: Vec<LevelStats>,
     /// The endpoints as they are now.
     pub endpoints: Vec<EndpointSnapshot>,
 }
@@ -109,7 +114,7 @@ impl Stats {
 }
 
 /// Counts while a run goes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Recorder {
     started: Instant,
     pub(crate) items: u64,
@@ -119,6 +124,7 @@ pub(crate) struct Recorder {
     duplicates: u64,
     from_ledger: u64,
     near_duplicates: u64,
+    pub(crate) asked_items: u64,
     pub(crate) requests: u64,
     answered: u64,
     failures: BTreeMap<String, u64>,
@@ -152,6 +158,7 @@ impl Recorder {
             duplicates: 0,
             from_ledger: 0,
             near_duplicates: 0,
+            asked_items: 0,
             requests: 0,
             answered: 0,
             failures: BTreeMap::new(),
@@ -207,6 +214,39 @@ impl Recorder {
         *self.failures.entry(kind.to_string()).or_default() += 1;
     }
 
+    /// Adds what another run has asked, and what it cost; not what became of its items.
+    pub(crate) fn add_requests(&mut self, other: &Self) {
+        for (kind, count) in &other.failures {
+            *self.failures.entry(kind.clone()).or_default() += count;
+        }
+        let counts = [
+            (&mut self.asked_items, other.asked_items),
+            (&mut self.requests, other.requests),
+            (&mut self.answered, other.answered),
+            (&mut self.retries, other.retries),
+            (&mut self.reasked, other.reasked),
+            (&mut self.splits, other.splits),
+            (&mut self.suspects, other.suspects),
+            (&mut self.relabelled, other.relabelled),
+            (&mut self.escalated, other.escalated),
+            (&mut self.escalations_changed, other.escalations_changed),
+            (&mut self.escalations_refused, other.escalations_refused),
+            (&mut self.shortened, other.shortened),
+            (&mut self.answers_with_usage, other.answers_with_usage),
+            (&mut self.usage.prompt_tokens, other.usage.prompt_tokens),
+            (&mut self.usage.output_tokens, other.usage.output_tokens),
+            (&mut self.prompt_tokens_with_known_cache, other.prompt_tokens_with_known_cache),
+        ];
+        for (sum, count) in counts {
+            *sum = sum.saturating_add(count);
+        }
+        if let Some(cached) = other.usage.cached_tokens {
+            self.usage.cached_tokens = Some(self.usage.cached_tokens.unwrap_or(0).saturating_add(cached));
+        }
+        // Both have the same bounds.
+        let _ = self.latency_ms.add(&other.latency_ms);
+    }
+
     pub(crate) fn snapshot(&self, endpoints: Vec<EndpointSnapshot>) -> Stats {
         let quantile = |q: f64| if self.latency_ms.is_empty() { 0 } else { self.latency_ms.value_at_quantile(q) };
         Stats {
@@ -218,6 +258,7 @@ impl Recorder {
             duplicates: self.duplicates,
             from_ledger: self.from_ledger,
             near_duplicates: self.near_duplicates,
+            asked_items: self.asked_items,
             requests: self.requests,
             answered: self.answered,
             failures: self.failures.clone(),
@@ -245,6 +286,7 @@ impl Recorder {
             tuning: None,
             #[cfg(feature = "embedded")]
             first_opinion: None,
+            levels: Vec::new(),
             endpoints,
         }
     }

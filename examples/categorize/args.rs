@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use clap::Parser;
-use slugline::{Categorizer, CategorizerBuilder, Ledger, Taxonomy};
+use slugline::calibration::Calibration;
+use slugline::{Categorizer, CategorizerBuilder, Ledger, Taxonomy, Tuning};
 
 use super::engine::EngineArgs;
 use super::server::{ServerArgs, read_args, with};
@@ -44,9 +46,13 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
 
-    /// The most items that share a request, 1 to 16 [default: 3]
+    /// The most items that share a request, 1 to 16, or auto to find it by measurement [default: 3]
     #[arg(long, value_name = "N")]
-    pack_size: Option<usize>,
+    pack_size: Option<PackSize>,
+
+    /// A calibration, as `evaluate --fit` writes it
+    #[arg(long, value_name = "FILE.toml")]
+    calibration: Option<PathBuf>,
 
     /// Where answers are kept, so that nothing is asked twice and the same command goes on after any end
     #[arg(long, value_name = "FILE")]
@@ -66,9 +72,34 @@ impl Args {
     /// The categorizer that the flags describe. Opens the ledger, which keeps a second process with the same one away.
     pub(crate) fn categorizer(&self) -> Result<Categorizer, String> {
         let taxonomy = Taxonomy::load(&self.taxonomy).map_err(|error| error.to_string())?;
-        let builder = with(self.engine.builder(&self.server, taxonomy)?, self.pack_size, CategorizerBuilder::pack_size);
+        let builder = self.engine.builder(&self.server, taxonomy)?;
+        let builder = match self.pack_size {
+            Some(PackSize::Auto) => builder.tuning(Tuning::auto()),
+            Some(PackSize::Items(items)) => builder.pack_size(items),
+            None => builder,
+        };
+        let calibration = self.calibration.as_deref().map(Calibration::load).transpose();
+        let builder = with(builder, calibration.map_err(|error| error.to_string())?, CategorizerBuilder::calibration);
         let ledger = self.ledger.as_ref().map(Ledger::open).transpose().map_err(|error| error.to_string())?;
         let builder = with(builder, ledger, CategorizerBuilder::ledger);
         builder.build().map_err(|error| error.to_string())
+    }
+}
+
+/// How many items share a request.
+#[derive(Clone, Copy, Debug)]
+enum PackSize {
+    Auto,
+    Items(usize),
+}
+
+impl FromStr for PackSize {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            text => text.parse().map(Self::Items).map_err(|_| "neither a number nor auto"),
+        }
     }
 }

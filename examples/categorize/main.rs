@@ -48,7 +48,7 @@ use self::args::Args;
 use self::files::{about, is_same_file, is_standard, lower_case};
 use self::input::{Input, Notice, Source};
 use self::output::Output;
-use self::progress::{Counts, Progress};
+use self::progress::{Counts, Measured, Progress};
 use self::resume::Done;
 use self::stop::Stop;
 
@@ -96,7 +96,7 @@ async fn run(args: &Args) -> Result<End, String> {
     };
     let output = output.map_err(|error| about("create output", &args.output, &error))?;
     let (counts, invalid) =
-        (Counts { done: done.len(), before: done.len(), failed: done.failed, total: None }, done.invalid);
+        (Counts { done: done.len(), before: done.len(), failed: done.failed, ..Counts::default() }, done.invalid);
     let Input { items, notices, position } =
         source.read(done).map_err(|error| format!("cannot start a thread: {}", lower_case(&error)))?;
 
@@ -198,7 +198,10 @@ impl<S: Stream<Item = NewsItem>> Job<S> {
                         stopped_by = stopped_by.or_else(|| Some("the reading of the input broke down".to_owned()));
                     }
                 },
-                _ = every_second.tick() => self.output.flush_if_due()?,
+                _ = every_second.tick() => {
+                    self.output.flush_if_due()?;
+                    self.counts.measured = Some(Measured::from(&self.outcomes.stats()));
+                }
             }
             if let Some(error) = self.outcomes.error() {
                 stopped_by = Some(error.to_string());

@@ -10,6 +10,7 @@ use slugline::{AnswerForm, Categorizer, CategorizerBuilder, EndpointConfig, Esca
 use slugline::embedded::SentenceModel;
 
 use super::engine::{Engine, EngineArgs};
+use super::files::is_same_file;
 use super::server::{ServerArgs, read_args, with};
 
 /// Measures how many labels are right, and how many items per second that costs, on labelled items of your own.
@@ -161,6 +162,24 @@ impl Args {
     /// Reads the command line. An error is the exit code after help or a complaint was printed.
     pub(crate) fn read() -> Result<Self, ExitCode> {
         read_args(super::complain)
+    }
+
+    /// Refuses to write over a file that is needed.
+    pub(crate) fn refuse_overwriting(&self) -> Result<(), String> {
+        let targets = [("report", &self.report), ("json", &self.json), ("fit", &self.fit)];
+        let mut needed = vec![("input", &self.input), ("taxonomy", &self.taxonomy)];
+        needed.extend(self.calibration.as_ref().map(|path| ("calibration", path)));
+        needed.extend(self.peers.as_ref().map(|path| ("peers", path)));
+        for (role, target) in targets.into_iter().filter_map(|(role, target)| Some((role, target.as_ref()?))) {
+            if let Some((other, _)) = needed.iter().find(|(_, path)| is_same_file(target, path)) {
+                return Err(format!(
+                    "--{role} {} is the same file as --{other} and would overwrite it",
+                    target.display()
+                ));
+            }
+            needed.push((role, target));
+        }
+        Ok(())
     }
 
     /// The settings, each once, in the order of the flags. `skipped` hears of those that make no sense.

@@ -13,19 +13,24 @@
 mod args;
 mod input;
 mod measure;
-mod outputs;
 mod peers;
 mod rows;
 mod table;
 
+#[path = "../support/aligned.rs"]
+mod aligned;
 #[path = "../support/engine.rs"]
 mod engine;
 #[path = "../support/files.rs"]
 mod files;
+#[path = "../support/items.rs"]
+mod items;
 #[path = "../support/lines.rs"]
 mod lines;
 #[path = "../support/model.rs"]
 mod model;
+#[path = "../support/outputs.rs"]
+mod outputs;
 #[path = "../support/progress.rs"]
 mod progress;
 #[path = "../support/server.rs"]
@@ -71,7 +76,7 @@ enum End {
 
 /// Prepares everything, measures, and reports. An error means that it could not start or that nothing could be written.
 async fn run(args: &Args) -> Result<End, String> {
-    outputs::refuse_overwriting(args)?;
+    args.refuse_overwriting()?;
     let taxonomy = Taxonomy::load(&args.taxonomy).map_err(|error| error.to_string())?;
     let settings = args.settings(|skipped| say(&skipped));
     let Some(first) = settings.first() else {
@@ -91,7 +96,7 @@ async fn run(args: &Args) -> Result<End, String> {
         .map_err(|error| error.to_string())?;
     let items: Vec<NewsItem> = labelled.into_iter().map(|labelled| labelled.item).collect();
     let peers = args.peers.as_deref().map(peers::read).transpose()?.unwrap_or_default();
-    let mut outputs = Outputs::open(args)?;
+    let mut outputs = Outputs::open([(&args.report, Evaluation::to_html as fn(&_) -> _), (&args.json, outputs::json)])?;
     let mut job = Job {
         args,
         about: about_run(args, &taxonomy, items.len()),

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use slugline::Stats;
 use slugline::embedded::FirstOpinionStats;
 use slugline::evaluate::Interval;
 use slugline::server::EndpointSnapshot;
+use slugline::{Stats, TuningReport};
 
 /// The lines, without items that never reached the run.
 pub(crate) fn summary(stats: &Stats) -> Vec<String> {
@@ -27,6 +27,7 @@ pub(crate) fn summary(stats: &Stats) -> Vec<String> {
         format!("failed    {}", counts(&stats.failed)),
     ];
     lines.extend(stats.endpoints.iter().filter_map(|endpoint| prefix(endpoint, stats.endpoints.len() > 1)));
+    lines.extend(stats.tuning.as_ref().map(tuning));
     if stats.duplicates > 0 {
         let near = match stats.near_duplicates {
             0 => String::new(),
@@ -109,6 +110,21 @@ fn tokens(stats: &Stats, items: u64) -> String {
         let _ = write!(line, "; per item {:.0} + {:.1}", per_item(stats.prompt_tokens), per_item(stats.output_tokens));
     }
     line
+}
+
+/// The pack size that was found, with its evidence.
+fn tuning(report: &TuningReport) -> String {
+    let sizes: Vec<_> = report
+        .sizes
+        .iter()
+        .filter(|size| size.packs > 0)
+        .map(|size| {
+            let agreement = if size.checked > 0 { format!(", {:.2} agree", size.agreement) } else { String::new() };
+            format!("{}: {:.2} items/s{agreement}", size.pack_size, size.items_per_second)
+        })
+        .collect();
+    let state = if report.is_settled { "found" } else { "so far; not every size has been tried often enough" };
+    format!("packs of  {} {state} ({})", report.pack_size, sizes.join("; "))
 }
 
 /// How much of the prefix an endpoint has cached, and why not more; none when nothing is known yet.

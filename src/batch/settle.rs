@@ -212,9 +212,10 @@ impl Pending {
             id: id.clone(),
             index: *index,
             result: result.as_ref().map(|found| found.for_copy(&self.id, None)).map_err(Clone::clone),
+            path: None,
         };
         let copies: Vec<Outcome> = self.copies.iter().map(copy).collect();
-        let own = Outcome { id: self.id, index: self.index, result: result.clone() };
+        let own = Outcome { id: self.id, index: self.index, result: result.clone(), path: None };
         std::iter::once(own).chain(copies).collect()
     }
 }
@@ -248,5 +249,5 @@ fn simpler(dialect: Dialect, answers: &[Option<Answer>]) -> Dialect {
 }
 
 pub(super) fn failed_outcome(index: u64, id: String, kind: ItemErrorKind) -> Outcome {
-    Outcome { id, index, result: Err(ItemError::of(kind)) }
+    Outcome { id, index, result: Err(ItemError::of(kind)), path: None }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::clean::clean;
 use super::tokens;
 use crate::answer::AnswerForm;
 use crate::taxonomy::{Category, Taxonomy};
@@ -109,6 +110,10 @@ fn write(taxonomy: &Taxonomy, form: AnswerForm) -> String {
         });
     }
     text.push_str(".\n");
+    if !taxonomy.scope().is_empty() {
+        let path: Vec<_> = taxonomy.scope().iter().map(|name| clean(name)).collect();
+        text.push_str(&format!("All items are about {}; the categories divide it.\n", path.join(" > ")));
+    }
     if let Some(fallback) = taxonomy.fallback() {
         text.push_str(&format!("Use {} only when no other category fits.\n", fallback.id));
     }

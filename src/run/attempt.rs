@@ -75,6 +75,7 @@ pub(crate) fn request(shared: &Shared, texts: &[Arc<CleanText>], dialect: Dialec
         max_tokens: shared.max_output_tokens(texts.len()),
         temperature: shared.settings.temperature,
         response_format: shared.schemas.response_format(texts.len(), dialect.structured_output),
+        ignore_eos: None,
     };
     match dialect.api {
         Api::Chat => Request::Chat(ChatRequest {

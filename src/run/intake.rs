@@ -45,7 +45,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     }
 
     /// Whether the next item of the source may be taken in, room aside.
-    pub(super) fn takes_more(&self) -> bool {
+    pub(crate) fn takes_more(&self) -> bool {
         // What waits inside a run cannot be given up, so a run that serves takes no more than its next pack.
         let has_pack = self.serves && self.lanes[0].packer.len() >= self.largest_pack();
         #[cfg(feature = "ledger")]

@@ -11,6 +11,7 @@
 //! an item from the source only when there is room, so a slow consumer slows the source down.
 
 mod attempt;
+mod course;
 mod escalate;
 #[cfg(feature = "embedded")]
 mod first_look;
@@ -40,6 +41,7 @@ use tracing::Span;
 
 use self::attempt::Finished;
 pub(crate) use self::attempt::request;
+pub(crate) use self::course::Course;
 pub(crate) use self::job::{Item, kind_of_failure, kind_of_fault};
 use self::job::{Pack, Tier};
 use self::lane::Lane;
@@ -142,17 +144,13 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         pack_size: usize,
         escalates: bool,
     ) -> Self {
-        shared.pool.begin_run();
         let settings = &shared.settings;
         let pack_wait = settings.pack_wait;
         // What an engine leaves to the LLM comes in spurts.
         #[cfg(feature = "embedded")]
         let pack_wait = if shared.engine.is_some() { pack_wait.max(SLOW_PACK_WAIT) } else { pack_wait };
         let first = Lane::new(Arc::clone(&shared.pool), Packer::new(pack_wait));
-        let stronger = shared.stronger.as_ref().map(|pool| {
-            pool.begin_run();
-            Lane::new(Arc::clone(pool), Packer::new(SLOW_PACK_WAIT))
-        });
+        let stronger = shared.stronger.as_ref().map(|pool| Lane::new(Arc::clone(pool), Packer::new(SLOW_PACK_WAIT)));
         Self {
             lanes: std::iter::once(first).chain(stronger).collect(),
             random: settings.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed),
@@ -260,17 +258,25 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        let stronger = self.shared.stronger.iter().flat_map(|pool| pool.snapshots());
         Stats {
             tuning: self.tuner.as_ref().map(Tuner::report),
             #[cfg(feature = "embedded")]
             first_opinion: self.first_look.stats(),
-            ..self.recorder.snapshot(self.shared.pool.snapshots().into_iter().chain(stronger).collect())
+            ..self.recorder.snapshot(self.shared.snapshots())
         }
     }
 
     pub(crate) fn error(&self) -> Option<&Error> {
         self.error.as_ref()
+    }
+
+    pub(crate) fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    /// The requests in flight.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.len()
     }
 
     /// Cancels the requests in flight; their items get no outcome. The run must not be polled again.

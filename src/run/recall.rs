@@ -120,7 +120,12 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         let found = payload.and_then(|payload| ledger::read(payload, &shared.taxonomy, shared.prefix.version()));
         let retries_permanent = shared.ledger.as_ref().is_some_and(|(ledger, _)| ledger.retries_permanent());
         match found {
-            Some(Ok(assignment)) => self.conclude(item, Ok(assignment)),
+            Some(Ok(mut assignment)) => {
+                if let Some(category) = shared.taxonomy.find(assignment.category.as_str()) {
+                    assignment.name = shared.name_of(category);
+                }
+                self.conclude(item, Ok(assignment));
+            }
             Some(Err(error)) if error.status() == Status::Permanent && !retries_permanent => {
                 self.conclude(item, Err(error));
             }

@@ -51,7 +51,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         let texts = self.texts_of(&pack);
         let prompt = self.shared.estimator.predict(self.shared.prefix.tokens(), items_tokens(&texts));
         let tokens = u32::try_from(prompt + self.shared.max_output_tokens(texts.len())).unwrap_or(u32::MAX);
-        self.lane(tier).admit(pack, tokens);
+        let prefix_number = self.shared.prefix_number;
+        self.lane(tier).admit(pack, tokens, prefix_number);
     }
 
     /// The texts of a pack; those of a canary are made up from the taxonomy.
@@ -91,6 +92,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         if is_shuffled || pack.items.iter().any(|item| item.content_failures > 0 || item.escalated.is_some()) {
             self.random.shuffle(&mut pack.items);
         }
+        self.recorder.asked_items += pack.items.iter().filter(|item| item.attempts == 0).count() as u64;
         if pack.items.iter().all(|item| item.attempts == 0) {
             self.budget.deposit();
             self.first_requests += 1;

@@ -49,7 +49,10 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         match result {
             AttemptResult::Answered { labels, latency, usage } => {
                 self.recorder.answered(latency, usage);
-                admission.learn_usage(usage, self.shared.estimator.predict(self.shared.prefix.tokens(), 0));
+                // Of many prefixes, the first is the one to prove.
+                if self.shared.prefix_number.is_none_or(|number| number == 0) {
+                    admission.learn_usage(usage, self.shared.estimator.predict(self.shared.prefix.tokens(), 0));
+                }
                 self.answered(pack, &labels, admission);
             }
             AttemptResult::Failed { failure, retry_after, refused, context_tokens } => {
@@ -372,7 +375,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     }
 
     pub(super) fn outcome(&mut self, index: u64, id: String, result: Result<Assignment, ItemError>) {
-        self.emit(Outcome { id, index, result });
+        self.emit(Outcome { id, index, result, path: None });
     }
 
     pub(super) fn emit(&mut self, outcome: Outcome) {

@@ -11,14 +11,16 @@ use crate::outcome::{Assignment, Origin};
 use crate::prompt::Prefix;
 use crate::prompt::frame::CLOSING_TOKENS;
 use crate::prompt::tokens::{self, CountTokens, TokenEstimator};
-use crate::server::Pool;
-use crate::taxonomy::Taxonomy;
+use crate::server::{EndpointSnapshot, Pool};
+use crate::taxonomy::{Category, Taxonomy};
 use crate::tuning::Tuning;
 
 /// What the runs of a categorizer share.
 pub(crate) struct Shared {
     pub(crate) taxonomy: Taxonomy,
     pub(crate) prefix: Prefix,
+    /// Tells the prefix from others that are sent to the same endpoints; none where there is one alone.
+    pub(crate) prefix_number: Option<usize>,
     pub(crate) schemas: Schemas,
     pub(crate) reader: Reader,
     pub(crate) estimator: TokenEstimator,
@@ -64,6 +66,8 @@ pub(crate) struct Settings {
     pub(crate) pack_wait: Duration,
     pub(crate) waits_by_gauge: bool,
     pub(crate) seed: Option<u64>,
+    pub(crate) output_language: Option<String>,
+    pub(crate) remembered_texts: usize,
     #[cfg(feature = "near-duplicates")]
     pub(crate) near_duplicates: Option<crate::NearDuplicates>,
 }
@@ -72,12 +76,36 @@ pub(crate) struct Settings {
 const OBJECT_TOKENS: usize = 16;
 /// Tokens of the answer around its objects, the wrapper of an object root included.
 const AROUND_TOKENS: usize = 16;
+/// Tokens of a short item in its frame.
+const SHORT_ITEM_TOKENS: usize = 64;
 
 impl Shared {
     /// The most tokens that an answer for so many items may take: tight, since a constrained decoder can loop in white
     /// space until the limit.
     pub(crate) fn max_output_tokens(&self, pack_len: usize) -> usize {
         AROUND_TOKENS + pack_len * (OBJECT_TOKENS + self.longest_label_tokens)
+    }
+
+    /// A new run begins: unless others are under way, what an earlier one held against the endpoints is forgotten.
+    pub(crate) fn begin_run(&self) {
+        std::iter::once(&self.pool).chain(&self.stronger).for_each(|pool| pool.begin_run());
+    }
+
+    /// The fewest tokens that a request takes.
+    pub(crate) fn least_tokens(&self) -> usize {
+        self.prefix.tokens() + self.max_output_tokens(1) + SHORT_ITEM_TOKENS
+    }
+
+    /// What is known of each endpoint.
+    pub(crate) fn snapshots(&self) -> Vec<EndpointSnapshot> {
+        let pools = std::iter::once(&self.pool).chain(&self.stronger);
+        pools.flat_map(|pool| pool.snapshots()).collect()
+    }
+
+    /// The name of a category as it is given out.
+    pub(crate) fn name_of(&self, category: &Category) -> Arc<str> {
+        let language = self.settings.output_language.as_deref();
+        language.map_or(&*category.name, |language| category.name_in(language)).into()
     }
 
     /// The estimated tokens that the texts and frames of a pack of so many items may take.
@@ -134,7 +162,7 @@ impl Shared {
         origin.calibration = corrected.map(|of| Arc::clone(&of.version));
         Some(Assignment {
             category: category.id.clone(),
-            name: category.name.as_str().into(),
+            name: self.name_of(category),
             is_fallback: category.fallback,
             confidence: probabilities.iter().find(|share| share.0 == chosen).map(|share| share.1),
             runners_up: probabilities.iter().filter(is_other).take(RUNNERS_UP).filter_map(share).collect(),

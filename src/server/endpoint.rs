@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::dialect::Dialect;
 use super::prefix_cache::{PrefixCache, PrefixCacheSnapshot};
 use super::transport::Transport;
+use super::warm::WarmPrefixes;
 use crate::error::Failure;
 use crate::limit::concurrency::ConcurrencyLimit;
 
@@ -182,6 +183,8 @@ pub(crate) struct EndpointState {
     /// The context length in tokens that the server stated.
     pub(crate) context_tokens: Option<usize>,
     pub(crate) prefix_cache: PrefixCache,
+    /// Of several prefixes, those that it was sent last.
+    pub(crate) warm: WarmPrefixes,
     pub(crate) last_failure: Option<Failure>,
     pub(crate) has_answered: bool,
     failures_in_row: u32,
@@ -202,6 +205,7 @@ impl EndpointState {
             dialect,
             context_tokens: None,
             prefix_cache: PrefixCache::default(),
+            warm: WarmPrefixes::default(),
             last_failure: None,
             has_answered: false,
             failures_in_row: 0,

@@ -13,7 +13,7 @@ use self::queue::{Items, Queue};
 use crate::categorizer::Categorizer;
 use crate::error::{Error, ItemErrorKind, Status};
 use crate::outcome::Outcome;
-use crate::run::Run;
+use crate::run::Course;
 use crate::stats::Stats;
 use crate::{NewsItem, server};
 
@@ -167,7 +167,7 @@ struct Inner {
     categorizer: Categorizer,
     deadline: Option<Duration>,
     queue: Arc<Queue>,
-    run: Arc<Mutex<Run<Items>>>,
+    run: Arc<Mutex<Course<Items>>>,
     task: JoinHandle<()>,
 }
 
@@ -179,7 +179,7 @@ impl Categorizer {
     #[expect(clippy::needless_pass_by_value, reason = "options to come may be more than numbers")]
     pub fn service(&self, options: ServiceOptions) -> Service {
         let queue = Arc::new(Queue::new(options.queue_items));
-        let run = Run::serving(Arc::clone(&self.shared), Items(Arc::clone(&queue)));
+        let run = Course::serving(&self.shared, self.nodes.as_ref(), Items(Arc::clone(&queue)));
         let run = Arc::new(Mutex::new(run));
         let task = tokio::spawn(drive(Arc::clone(&run), AbandonOnDrop(Arc::clone(&queue))));
         Service(Arc::new(Inner { categorizer: self.clone(), deadline: options.deadline, queue, run, task }))
@@ -252,7 +252,7 @@ impl Drop for Inner {
 }
 
 /// Polls the run and hands its outcomes to their callers, until the queue is closed and empty.
-async fn drive(run: Arc<Mutex<Run<Items>>>, queue: AbandonOnDrop) {
+async fn drive(run: Arc<Mutex<Course<Items>>>, queue: AbandonOnDrop) {
     loop {
         let next = std::future::poll_fn(|cx| {
             let mut run = lock(&run);

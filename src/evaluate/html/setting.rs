@@ -2,8 +2,9 @@
 
 use super::super::metrics::{CategoryMetrics, ConfusionMatrix, ConfusionRow};
 use super::super::report::{ListedCategory, SettingReport};
-use super::text::{escape, grouped, percent, percent_or_dash};
-use super::{reliability, table};
+use super::reliability;
+use crate::page::table;
+use crate::page::text::{escape, grouped, percent, percent_or_dash};
 
 /// With more categories than this the confusion matrix is too wide to stand beside the reliability diagram.
 const MOST_BESIDE: usize = 8;

@@ -18,6 +18,8 @@ pub(super) struct Ask {
     pub(super) format: Format,
     /// How many alternatives are asked for at each token; none when no log-probabilities are.
     pub(super) top_logprobs: Option<usize>,
+    /// Whether to write on after the answer, up to `max_tokens`.
+    pub(super) ignores_eos: bool,
 }
 
 /// The endpoint decides the shape of the answer.
@@ -58,6 +60,8 @@ struct ChatRequest {
     logprobs: Option<bool>,
     top_logprobs: Option<usize>,
     #[serde(default)]
+    ignore_eos: bool,
+    #[serde(default)]
     stream: bool,
 }
 
@@ -74,6 +78,8 @@ struct CompletionRequest {
     max_tokens: Option<usize>,
     response_format: Option<Value>,
     logprobs: Option<usize>,
+    #[serde(default)]
+    ignore_eos: bool,
     #[serde(default)]
     stream: bool,
 }
@@ -116,6 +122,7 @@ impl Ask {
             max_tokens: request.max_completion_tokens.or(request.max_tokens),
             format: Format::read(request.response_format.as_ref())?,
             top_logprobs: request.logprobs.unwrap_or(false).then(|| request.top_logprobs.unwrap_or(0)),
+            ignores_eos: request.ignore_eos,
             model: request.model,
         })
     }
@@ -132,6 +139,7 @@ impl Ask {
             max_tokens: request.max_tokens.or(Some(16)),
             format: Format::read(request.response_format.as_ref())?,
             top_logprobs: request.logprobs,
+            ignores_eos: request.ignore_eos,
             model: request.model,
         })
     }

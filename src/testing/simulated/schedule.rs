@@ -89,8 +89,8 @@ impl Place<'_> {
         }
     }
 
-    /// Lets the time pass that the output takes.
-    pub(super) async fn write(&self, output_tokens: usize) {
+    /// Lets the time pass that the output takes, each token `pace` times its usual time.
+    pub(super) async fn write(&self, output_tokens: usize, pace: f64) {
         let mut left = output_tokens;
         while left > 0 {
             let slice = left.min(SLICE_TOKENS);
@@ -98,7 +98,7 @@ impl Place<'_> {
             if time.is_zero() {
                 return;
             }
-            tokio::time::sleep(time * slice as u32).await;
+            tokio::time::sleep((time * slice as u32).mul_f64(pace)).await;
             left -= slice;
         }
     }
@@ -161,7 +161,7 @@ mod tests {
         let start = Instant::now();
         let place = schedule.admit(prompt_tokens).await.unwrap();
         place.prefill(prompt_tokens).await;
-        place.write(output_tokens).await;
+        place.write(output_tokens, 1.0).await;
         start.elapsed()
     }
 
