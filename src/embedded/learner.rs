@@ -171,25 +171,24 @@ impl Learner {
         self.is_learning = false;
         self.learn_at = ((self.collected as f64 * GROWTH) as usize).max(self.learn_at + 1);
         self.last = Some((trained.agreed, trained.of));
-        match trained.head {
-            Some(head) => {
-                tracing::info!(answers = head.answers(), threshold = head.threshold(), "a head was learned");
-                self.head = Some(Arc::new(head));
-            }
-            None => tracing::info!(agreed = trained.agreed, of = trained.of, "what was learned is not sure enough"),
-        }
+        let Some(head) = trained.head else {
+            tracing::info!(agreed = trained.agreed, of = trained.of, "what was learned is not sure enough");
+            return;
+        };
+        tracing::info!(answers = head.answers(), threshold = head.threshold(), "a head was learned");
+        self.head = Some(Arc::new(head));
     }
 
     /// An audited item that the head was sure of: hands its items back if the stream has drifted.
-    pub(super) fn audit(&mut self, agrees: bool) {
+    pub(super) fn audit(&mut self, is_same: bool) {
         if self.head.is_none() {
             return;
         }
         if self.audited.len() >= DRIFT_WINDOW {
             self.audited.pop_front();
         }
-        self.audited.push_back(agrees);
-        let (agreed, of) = (self.audited.iter().filter(|agrees| **agrees).count() as u64, self.audited.len() as u64);
+        self.audited.push_back(is_same);
+        let (agreed, of) = (self.audited.iter().filter(|is_same| **is_same).count() as u64, self.audited.len() as u64);
         if self.audited.len() >= LEAST_AUDITED && Interval::wilson(agreed, of).high < self.learning.target {
             tracing::warn!(agreed, of, "the learned head no longer agrees with the model: its items are handed back");
             self.drifts += 1;

@@ -55,6 +55,7 @@ mod script;
 mod sentence;
 mod stats;
 mod threshold;
+mod word_pieces;
 
 use std::path::PathBuf;
 

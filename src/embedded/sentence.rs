@@ -6,12 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rten::{Model, NodeId, RunOptions, ThreadPool, Value, ValueOrView};
+use rten::{Model, NodeId, NodeInfo, RunOptions, ThreadPool, Value, ValueOrView};
 use rten_tensor::NdTensor;
 use rten_tensor::prelude::*;
-use rten_text::Tokenizer;
-use rten_text::tokenizer::EncodeOptions;
 
+use super::word_pieces::WordPieces;
 use super::{Embed, EmbedError, normalized};
 
 /// The most tokens of a text that the model is shown: the lead says it. Of 600 AG News items 32, 64 and 128 tokens got .838,
@@ -50,24 +49,15 @@ impl SentenceModel {
     /// # Errors
     /// A file is missing, or is no sentence-embedding model or tokenizer that can be used.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, EmbedError> {
-        let folder = folder.as_ref().to_owned();
+        let folder = folder.as_ref();
         let folder_name = folder.canonicalize().ok().and_then(|folder| folder.file_name().map(ToOwned::to_owned));
         let name = folder_name.map_or_else(|| "embedded".to_owned(), |name| name.to_string_lossy().into_owned());
         let (work, works) = sync_channel(1);
-        let (loaded, is_loaded) = channel();
-        // On the thread, since the tokenizer cannot leave the one that made it.
-        let serve = move || match Loaded::open(&folder) {
-            Ok(model) => {
-                let _ = loaded.send(Ok(()));
-                model.serve(&works);
-            }
-            Err(error) => drop(loaded.send(Err(error))),
-        };
+        let model = Loaded::open(folder)?;
         std::thread::Builder::new()
             .name("embedded".into())
-            .spawn(serve)
+            .spawn(move || model.serve(&works))
             .map_err(|error| EmbedError::failed(format!("no thread for it: {error}")))?;
-        is_loaded.recv().unwrap_or_else(|_| Err(stopped()))?;
         Ok(Self { name: name.into(), work })
     }
 }
@@ -92,7 +82,7 @@ fn stopped() -> EmbedError {
 /// A model on its thread.
 struct Loaded {
     model: Model,
-    tokenizer: Tokenizer,
+    pieces: WordPieces,
     inputs: Vec<(NodeId, Input)>,
     output: NodeId,
     /// A pool of one thread for each core.
@@ -122,13 +112,13 @@ impl Loaded {
             std::fs::read(path).map_err(unreadable)
         };
         let tokenizer = String::from_utf8(read(&tokenizer_path)?).map_err(|error| unusable(&tokenizer_path, &error))?;
-        let tokenizer = Tokenizer::from_json(&tokenizer).map_err(|error| unusable(&tokenizer_path, &error))?;
+        let pieces = WordPieces::from_json(&tokenizer).map_err(|error| unusable(&tokenizer_path, &error))?;
         let model = Model::load(read(&path)?).map_err(|error| unusable(&path, &error))?;
         let inputs = inputs_of(&model).map_err(|reason| unusable(&path, &reason))?;
         let output = output_of(&model).ok_or_else(|| unusable(&path, &"it has no output"))?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let cores = (0..cores).map(|_| Arc::new(ThreadPool::with_num_threads(1))).collect();
-        Ok(Self { model, tokenizer, inputs, output, cores })
+        Ok(Self { model, pieces, inputs, output, cores })
     }
 
     fn serve(&self, works: &Receiver<Work>) {
@@ -139,7 +129,9 @@ impl Loaded {
     }
 
     fn embed(&self, texts: &[String]) -> Vectors {
-        let tokens = texts.iter().map(|text| self.tokens_of(text)).collect::<Result<Vec<_>, _>>()?;
+        let tokens_of = |text: &String| self.pieces.of(text, MAX_TOKENS);
+        let tokens = texts.iter().map(tokens_of).collect::<Option<Vec<_>>>();
+        let tokens = tokens.ok_or_else(|| EmbedError::failed("a text cannot be tokenized"))?;
         let Self { model, inputs, output, cores, .. } = self;
         if tokens.len() < cores.len() {
             // Too few for all cores: each text is spread over them.
@@ -162,20 +154,12 @@ impl Loaded {
         });
         vectors.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect()
     }
-
-    fn tokens_of(&self, text: &str) -> Result<Vec<i32>, EmbedError> {
-        let options = EncodeOptions { max_chunk_len: Some(MAX_TOKENS), overlap: 0 };
-        // The tokenizer's own words could quote the text.
-        let failed = |_| EmbedError::failed("a text cannot be tokenized");
-        let encoded = self.tokenizer.encode(text, Some(options)).map_err(failed)?;
-        Ok(encoded.token_ids().iter().map(|token| token.cast_signed()).collect())
-    }
 }
 
 fn inputs_of(model: &Model) -> Result<Vec<(NodeId, Input)>, String> {
     let input = |&node: &NodeId| {
         let info = model.node_info(node);
-        let input = match info.as_ref().and_then(|info| info.name()).unwrap_or_default() {
+        let input = match info.as_ref().and_then(NodeInfo::name).unwrap_or_default() {
             "input_ids" => Input::TokenIds,
             "attention_mask" => Input::Mask,
             "token_type_ids" => Input::TokenTypes,
@@ -252,8 +236,7 @@ mod tests {
         std::fs::write(folder.join("tokenizer.json"), "{}").unwrap();
         let error = SentenceModel::open(&folder).unwrap_err();
         assert!(matches!(&error, EmbedError::Unusable { path, .. } if path.ends_with("tokenizer.json")), "{error}");
-        let tokenizer = r#"{"model": {"type": "WordPiece", "vocab": {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2}}}"#;
-        std::fs::write(folder.join("tokenizer.json"), tokenizer).unwrap();
+        std::fs::write(folder.join("tokenizer.json"), super::super::word_pieces::tests::JSON).unwrap();
         std::fs::write(folder.join("model.onnx"), "no model").unwrap();
         let error = SentenceModel::open(&folder).unwrap_err();
         assert!(matches!(&error, EmbedError::Unusable { path, .. } if path.ends_with("model.onnx")), "{error}");

@@ -79,7 +79,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             has_changed = true;
             let items = std::mem::take(&mut self.first_look.looking);
             match looked.unwrap_or_else(|_| Err(EmbedError::failed("it panicked"))) {
-                Ok(opinions) => items.into_iter().zip(opinions).for_each(|(item, opinion)| self.hear(item, opinion)),
+                Ok(opinions) => items.into_iter().zip(opinions).for_each(|(item, opinion)| self.hear(item, &opinion)),
                 Err(error) => self.lose_engine(items, error),
             }
         }
@@ -100,13 +100,13 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     }
 
     /// The engine has said what it thinks of an item.
-    fn hear(&mut self, mut item: Item, opinion: Opinion) {
+    fn hear(&mut self, mut item: Item, opinion: &Opinion) {
         let Some(engine) = self.first_look.engine.clone() else { return };
         let label =
             Label { category: opinion.shares.first().map_or(0, |best| best.0), probabilities: opinion.shares.clone() };
         let corrected = self.shared.calibrated(&label, 1, 1, engine.name());
         let shares = corrected.as_ref().map_or(&opinion.shares, |corrected| &corrected.probabilities);
-        let (kind, label, corrected) = match engine.decide(item.index, &opinion, shares, &mut self.first_look.counts) {
+        let (kind, label, corrected) = match engine.decide(item.index, opinion, shares, &mut self.first_look.counts) {
             Decision::Settle(kind) => (kind, label, corrected),
             Decision::SettleByHead(shares) => {
                 let category = shares.first().map_or(0, |best| best.0);

@@ -2,13 +2,14 @@
 //! test takes the real model from the folder that `SLUGLINE_MODEL_FOLDER` names, if it is set.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use slugline::embedded::{Embed, EmbedError, FirstOpinion, LearnedHead, Learning, SentenceModel};
-use slugline::testing::{Asked, Reply, ScriptedTransport};
-use slugline::{Categorizer, Engine, Error, ItemErrorKind, Ledger, NewsItem, ServiceOptions, Taxonomy};
+use slugline::server::{BoxFuture, Request, Response, Transport, TransportError};
+use slugline::testing::{Asked, Reply, ScriptedTransport, SimulatedEngine, SimulatedServer};
+use slugline::{Categorizer, EndpointConfig, Engine, Error, ItemErrorKind, Ledger, NewsItem, ServiceOptions, Taxonomy};
 
 use super::support::{builder, check_all_there, items, label_of, right, right_label, taxonomy};
 
@@ -283,6 +284,84 @@ async fn a_head_learns_takes_its_items_and_hands_them_back_when_the_stream_drift
     let other = Taxonomy::load("categories/ag-news.toml").unwrap();
     let error = Categorizer::builder(other).endpoint("http://e/v1").model("m").first_opinion(opinion()).build();
     assert!(error.unwrap_err().to_string().contains("of another taxonomy"));
+}
+
+/// Two simulated engines with a tenth of their labels wrong: the second answers from some item on, and calls sport other.
+#[derive(Debug)]
+struct Drifting {
+    engine: SimulatedEngine,
+    has_drifted: Arc<AtomicBool>,
+}
+
+impl Transport for Drifting {
+    fn send<'a>(&'a self, request: &'a Request) -> BoxFuture<'a, Result<Response, TransportError>> {
+        Box::pin(async move {
+            let mut response = self.engine.send(request).await?;
+            if self.has_drifted.load(Ordering::Relaxed) {
+                let body = String::from_utf8_lossy(&response.body).replace("sport", "other");
+                response.body = body.into_bytes().into();
+            }
+            Ok(response)
+        })
+    }
+}
+
+/// `cargo test --test it learned_from_noisy -- --nocapture` prints what it takes.
+#[tokio::test(start_paused = true)]
+async fn a_head_learned_from_noisy_answers_spares_requests_and_a_drift_is_caught() {
+    const DRIFT_AT: u64 = 4_000;
+    const TARGET: f64 = 0.85;
+    let engine = SimulatedServer::builder().noise(0.1).logprobs(false).engine();
+    let has_drifted = Arc::new(AtomicBool::new(false));
+    let transport = Drifting { engine, has_drifted: Arc::clone(&has_drifted) };
+    let opinion = FirstOpinion::of(FakeModel::default()).learn(Learning::to(TARGET));
+    let categorizer = Categorizer::builder(taxonomy())
+        .endpoint(EndpointConfig::new("http://simulated").transport(transport))
+        .model("simulated")
+        .seed(1)
+        .first_opinion(opinion)
+        .build()
+        .unwrap();
+    let words = ["matches", "companies markets", "other"];
+    let source = stream::iter(0..8_000_u64).map(|number| {
+        has_drifted.store(number >= DRIFT_AT, Ordering::Relaxed);
+        NewsItem::new(number.to_string(), format!("{} {number}", words[(number % 3) as usize]), "")
+    });
+    let mut outcomes = categorizer.stream(source);
+    let (mut settled, mut requests, mut rates) = (0_u64, 0, Vec::new());
+    let (mut before_drift, mut wrong_after) = (None, 0);
+    while let Some(outcome) = outcomes.next().await {
+        settled += 1;
+        let is_sport = outcome.id.parse::<u64>().unwrap().is_multiple_of(3);
+        let is_by_head = engine_of(&outcome) == Engine::LearnedHead;
+        let category = outcome.result.unwrap().category;
+        wrong_after += u64::from(is_by_head && is_sport && settled > DRIFT_AT && category.as_str() == "sport");
+        if settled.is_multiple_of(500) {
+            let stats = outcomes.stats();
+            let head = stats.first_opinion.unwrap().head.unwrap();
+            let rate = 500.0 / (stats.requests - requests).max(1) as f64;
+            requests = stats.requests;
+            println!(
+                "{settled:>5} items, {rate:>5.1} items a request, agreement {:?}, {:?}",
+                head.agreement(),
+                head.off_because
+            );
+            rates.push(rate);
+            if settled == DRIFT_AT - 500 {
+                before_drift = Some(head);
+            }
+        }
+    }
+    let before_drift = before_drift.unwrap();
+    assert!(before_drift.is_on && before_drift.drifts == 0, "{before_drift:?}");
+    let (_, interval) = before_drift.agreement().unwrap();
+    assert!(interval.high > TARGET, "the audit does not contradict the target: {interval:?}");
+    assert!(rates[0] < 3.1 && rates[6] > 10.0, "{rates:?}");
+    let head = outcomes.stats().first_opinion.unwrap().head.unwrap();
+    println!("{wrong_after} items of sport were labelled as before the drift until it was seen");
+    assert_eq!(head.drifts, 1, "{head:?}");
+    assert!(wrong_after < 700, "{wrong_after}");
+    assert!(head.is_on && rates[15] > 10.0, "it has learned anew: {head:?}");
 }
 
 #[tokio::test(start_paused = true)]
