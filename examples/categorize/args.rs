@@ -8,7 +8,7 @@ use clap::Parser;
 use slugline::calibration::Calibration;
 use slugline::{Categorizer, CategorizerBuilder, Ledger, Taxonomy, Tuning};
 
-use super::engine::EngineArgs;
+use super::engine::{Engine, EngineArgs};
 use super::server::{ServerArgs, read_args, with};
 
 /// Categorizes news items: a JSON object per line in, one per line out.
@@ -72,7 +72,14 @@ impl Args {
     /// The categorizer that the flags describe. Opens the ledger, which keeps a second process with the same one away.
     pub(crate) fn categorizer(&self) -> Result<Categorizer, String> {
         let taxonomy = Taxonomy::load(&self.taxonomy).map_err(|error| error.to_string())?;
-        let builder = self.engine.builder(&self.server, taxonomy)?;
+        let builder = match self.engine.engine {
+            Engine::Server => self.server.builder(taxonomy)?,
+            Engine::Embedded => Categorizer::builder(taxonomy).embedded(self.engine.model()?),
+            Engine::Both => {
+                let opinion = self.engine.first_opinion(self.engine.model()?)?;
+                self.server.builder(taxonomy)?.first_opinion(opinion)
+            }
+        };
         let builder = match self.pack_size {
             Some(PackSize::Auto) => builder.tuning(Tuning::auto()),
             Some(PackSize::Items(items)) => builder.pack_size(items),

@@ -12,6 +12,7 @@
 //!
 //! Exit code 0: the run finished, whatever became of the items. 1: it could not.
 
+mod fetch;
 mod table;
 
 #[path = "../support/discover.rs"]
@@ -109,7 +110,7 @@ async fn embedding_model() -> Result<SentenceModel, String> {
     let folder = model::default_folder().ok_or("neither XDG_CACHE_HOME nor HOME says where to keep it")?;
     if !model::is_model(&folder) {
         say(&format!("  fetching it once, for {}", folder.display()));
-        model::fetch(&folder).await?;
+        fetch::fetch(&folder).await?;
     }
     SentenceModel::open(folder).map_err(|error| error.to_string())
 }

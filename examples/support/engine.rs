@@ -4,10 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use slugline::embedded::{FirstOpinion, LearnedHead, Learning, SentenceModel};
-use slugline::{Categorizer, CategorizerBuilder, Taxonomy};
 
 use super::model::{SCRIPT, default_folder, is_model};
-use super::server::ServerArgs;
 
 /// The engine.
 #[derive(Debug, Args)]
@@ -59,15 +57,6 @@ pub(crate) enum Engine {
 }
 
 impl EngineArgs {
-    /// A builder as the flags describe it.
-    pub(crate) fn builder(&self, server: &ServerArgs, taxonomy: Taxonomy) -> Result<CategorizerBuilder, String> {
-        Ok(match self.engine {
-            Engine::Server => server.builder(taxonomy)?,
-            Engine::Embedded => Categorizer::builder(taxonomy).embedded(self.model()?),
-            Engine::Both => server.builder(taxonomy)?.first_opinion(self.first_opinion(self.model()?)?),
-        })
-    }
-
     /// Loads the embedding model.
     pub(crate) fn model(&self) -> Result<SentenceModel, String> {
         let folder = match &self.model_folder {
