@@ -12,6 +12,8 @@ use crate::batch::{self, Batch};
 use crate::calibration::{self, Calibration};
 use crate::categorizer::Categorizer;
 use crate::descent::{Descent, Nodes};
+#[cfg(feature = "embedded")]
+use crate::embedded::Desk;
 use crate::error::Error;
 use crate::escalation::{Escalation, Way};
 use crate::limit::concurrency::ConcurrencyLimit;
@@ -54,6 +56,8 @@ pub struct CategorizerBuilder {
     ledger: Option<crate::ledger::Ledger>,
     #[cfg(feature = "ledger")]
     across_versions: Option<crate::ledger::AcrossVersions>,
+    #[cfg(feature = "embedded")]
+    first_opinion: Option<crate::embedded::FirstOpinion>,
     settings: Settings,
 }
 
@@ -109,6 +113,8 @@ impl CategorizerBuilder {
             ledger: None,
             #[cfg(feature = "ledger")]
             across_versions: None,
+            #[cfg(feature = "embedded")]
+            first_opinion: None,
             settings: Settings {
                 pack_size: 3,
                 tuning: None,
@@ -276,6 +282,22 @@ impl CategorizerBuilder {
         self
     }
 
+    /// Lets this embedding model in the process settle all items: no endpoint and no model's name are needed, and what concerns
+    /// endpoints has no effect. It is no LLM; see [`embedded`](crate::embedded).
+    #[cfg(feature = "embedded")]
+    #[must_use]
+    pub fn embedded(self, model: impl crate::embedded::Embed) -> Self {
+        self.first_opinion(crate::embedded::FirstOpinion::alone(model))
+    }
+
+    /// Lets an embedding model in the process look at every item first, and settle those that it is sure of. Default: none.
+    #[cfg(feature = "embedded")]
+    #[must_use]
+    pub fn first_opinion(mut self, opinion: crate::embedded::FirstOpinion) -> Self {
+        self.first_opinion = Some(opinion);
+        self
+    }
+
     /// Answers items whose text is nearly that of another with the other's answer, as it answers exact copies. Should the
     /// other fail, the item is asked itself. Default: none, exact copies only.
     #[cfg(feature = "near-duplicates")]
@@ -432,7 +454,7 @@ impl CategorizerBuilder {
         let version = shared.prefix.version().as_str();
         problems.extend(self.calibrations.iter().filter_map(|of| of.misfit(&shared.taxonomy, version)));
         for calibration in &self.calibrations {
-            if !pools.models().any(|model| model == calibration.model()) {
+            if !pools.models().chain(self.engine_name()).any(|model| model == calibration.model()) {
                 problems.push(format!("no endpoint has the model {}, which a calibration is for", calibration.model()));
             }
         }
@@ -529,6 +551,8 @@ impl CategorizerBuilder {
             #[cfg(feature = "ledger")]
             across_versions: self.across_versions,
             escalation: self.escalation.clone(),
+            #[cfg(feature = "embedded")]
+            engine: self.first_opinion.clone().map(|opinion| Arc::new(Desk::new(opinion, &taxonomy, settings.seed))),
             stronger: pools.stronger.clone(),
             longest_label_tokens: longest_label_tokens(&taxonomy),
             taxonomy,
@@ -561,6 +585,9 @@ impl CategorizerBuilder {
         if !self.calibrations.is_empty() {
             problems.push("a calibration is for one list of categories, and a tree has many".to_owned());
         }
+        if self.engine_name().is_some() {
+            problems.push("an engine in the process is for one list of categories, and a tree has many".to_owned());
+        }
         problems
     }
 
@@ -578,6 +605,8 @@ impl CategorizerBuilder {
             ("a walk through a tree", self.descent.is_some() || !self.taxonomy.fits_one_prompt()),
             #[cfg(feature = "near-duplicates")]
             ("near-duplicates", self.settings.near_duplicates.is_some()),
+            #[cfg(feature = "embedded")]
+            ("a first opinion", self.first_opinion.is_some()),
         ];
         let wanted = is_wanted.into_iter().filter(|(_, is_wanted)| *is_wanted);
         let mut problems: Vec<_> =
@@ -603,7 +632,10 @@ impl CategorizerBuilder {
                 problems.push(problem.to_owned());
             }
         };
-        need(!self.endpoints.is_empty(), "no endpoint: add one, for example http://localhost:8000/v1");
+        need(
+            self.is_alone() || !self.endpoints.is_empty(),
+            "no endpoint: add one, for example http://localhost:8000/v1",
+        );
         need((1..=MAX_PACK_SIZE).contains(&settings.pack_size), "pack size must be 1 to 16 items");
         if let Some(tuning) = &settings.tuning {
             let is_right = |size: &usize| (1..=MAX_PACK_SIZE).contains(size);
@@ -639,8 +671,26 @@ impl CategorizerBuilder {
         need(settings.content_retries <= MAX_RETRIES, "content retries must be 0 to 100");
         #[cfg(feature = "near-duplicates")]
         problems.extend(settings.near_duplicates.iter().flat_map(crate::NearDuplicates::problems));
+        #[cfg(feature = "embedded")]
+        problems.extend(self.first_opinion.iter().flat_map(|opinion| opinion.problems(&self.taxonomy)));
         problems.extend(self.escalation.iter().flat_map(Escalation::problems));
         problems
+    }
+
+    /// The name of the engine in the process, where there is one.
+    fn engine_name(&self) -> Option<&str> {
+        #[cfg(feature = "embedded")]
+        return self.first_opinion.as_ref().map(crate::embedded::FirstOpinion::name);
+        #[cfg(not(feature = "embedded"))]
+        None
+    }
+
+    /// Whether the engine in the process settles everything.
+    fn is_alone(&self) -> bool {
+        #[cfg(feature = "embedded")]
+        return self.first_opinion.as_ref().is_some_and(crate::embedded::FirstOpinion::is_alone);
+        #[cfg(not(feature = "embedded"))]
+        false
     }
 
     fn endpoint_of(&self, config: &EndpointConfig, largest_request_tokens: u32) -> Result<Endpoint, String> {

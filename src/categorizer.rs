@@ -135,6 +135,12 @@ impl Categorizer {
         self.shared.prefix.version()
     }
 
+    /// The linear head that was learned from the answers so far, to be saved; none while there is none that is sure enough.
+    #[cfg(feature = "embedded")]
+    pub fn learned_head(&self) -> Option<crate::embedded::LearnedHead> {
+        self.shared.engine.as_ref()?.head()
+    }
+
     /// What is known of each endpoint.
     pub fn endpoints(&self) -> Vec<EndpointSnapshot> {
         self.shared.pool.snapshots()

@@ -53,6 +53,10 @@ pub enum Error {
     #[cfg(feature = "ledger")]
     #[error(transparent)]
     Ledger(#[from] crate::ledger::LedgerError),
+    /// The embedding model failed, and there is no endpoint that could be asked instead.
+    #[cfg(feature = "embedded")]
+    #[error(transparent)]
+    Embedding(#[from] crate::embedded::EmbedError),
     /// The caller stopped the run.
     #[error("the run was stopped on request")]
     Stopped,
@@ -73,6 +77,9 @@ pub enum ErrorKind {
     /// [`Error::Ledger`].
     #[cfg(feature = "ledger")]
     Ledger,
+    /// [`Error::Embedding`].
+    #[cfg(feature = "embedded")]
+    Embedding,
     /// [`Error::Stopped`].
     Stopped,
 }
@@ -91,6 +98,8 @@ impl Error {
             Self::OutOfPatience { .. } => ErrorKind::OutOfPatience,
             #[cfg(feature = "ledger")]
             Self::Ledger(_) => ErrorKind::Ledger,
+            #[cfg(feature = "embedded")]
+            Self::Embedding(_) => ErrorKind::Embedding,
             Self::Stopped => ErrorKind::Stopped,
         }
     }
@@ -102,6 +111,8 @@ impl Error {
             Self::OutOfPatience { .. } => Status::Exhausted,
             #[cfg(feature = "ledger")]
             Self::Ledger(error) => error.status(),
+            #[cfg(feature = "embedded")]
+            Self::Embedding(_) => Status::Permanent,
             Self::Stopped => Status::Temporary,
         }
     }

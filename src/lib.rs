@@ -59,6 +59,7 @@
 //! | `rustls` | yes | TLS by rustls with the platform's certificates |
 //! | `native-tls` | no | TLS by the operating system's library |
 //! | `tokenizers` | no | exact token counts from a `tokenizer.json` |
+//! | `embedded` | no | [`embedded`]: an embedding model in the process, by itself or as a first opinion |
 //! | `ledger` | no | [`ledger`]: answers kept in a file, so that nothing is asked twice |
 //! | `gpu` | no | [`gpu`]: use and memory of the GPUs of this machine, by `nvidia-smi` |
 //! | `metrics` | no | [`metrics`]: counts for the `metrics` facade, and so for Prometheus and others |
@@ -68,7 +69,7 @@
 //!
 //! # What it does not do
 //!
-//! It runs no model itself and streams no partial answers. It never takes a key or
+//! It runs no language model itself and streams no partial answers. It never takes a key or
 //! an address from the environment.
 //!
 //! How it works, with formulas and sources, is in [`design`].
@@ -81,6 +82,8 @@ pub mod calibration;
 mod categorizer;
 mod dedup;
 mod descent;
+#[cfg(feature = "embedded")]
+pub mod embedded;
 mod error;
 mod escalation;
 pub mod evaluate;
@@ -138,7 +141,7 @@ pub use self::ledger::Ledger;
 #[cfg(feature = "near-duplicates")]
 pub use self::near_duplicates::NearDuplicates;
 pub use self::ordered::OrderedOutcomes;
-pub use self::outcome::{Assignment, Origin, Outcome, Report};
+pub use self::outcome::{Assignment, Engine, Origin, Outcome, Report};
 pub use self::server::{Api, Balance, EndpointConfig};
 pub use self::service::{Service, ServiceError, ServiceOptions, ServiceStats};
 pub use self::stats::{Stats, StatsHandle};

@@ -61,13 +61,15 @@ pub struct Assignment {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Origin {
-    /// The base address of the endpoint that answered.
+    /// What kind of engine answered.
+    pub engine: Engine,
+    /// The base address of the endpoint that answered; `embedded` for an engine in the process.
     pub endpoint: Arc<str>,
     /// The model that was asked for.
     pub model: Arc<str>,
-    /// The prompt that was used.
+    /// The prompt that was used. An engine in the process has none; this is then the one that the LLM would have had.
     pub prompt_version: PromptVersion,
-    /// How often the item was part of a request, from 1.
+    /// How often the item was part of a request, from 1; 0 where it was part of none.
     pub attempts: u32,
     /// How many items the answered request had.
     pub pack_size: usize,
@@ -88,6 +90,33 @@ pub struct Origin {
     pub from_ledger: bool,
     /// How similar the two texts are, 0 to 1; none where they are equal.
     pub similarity: Option<f32>,
+}
+
+/// What kind of engine gave an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Engine {
+    /// A large language model behind an endpoint.
+    #[default]
+    LanguageModel,
+    /// An embedding model in the process (feature `embedded`), which took the category whose label texts are nearest.
+    EmbeddingModel {
+        /// Whether most letters of the item are in another script than Latin, which such models know little of.
+        other_script: bool,
+    },
+    /// A linear head on an embedding model (feature `embedded`), which was learned from answers of the LLM.
+    LearnedHead,
+}
+
+impl Engine {
+    /// The kind as it is written in outputs, in kebab case.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::LanguageModel => "language-model",
+            Self::EmbeddingModel { .. } => "embedding-model",
+            Self::LearnedHead => "learned-head",
+        }
+    }
 }
 
 impl Assignment {
@@ -121,6 +150,12 @@ impl Serialize for Outcome {
                     map.serialize_entry("secondary", &secondary)?;
                 }
                 let origin = &assignment.origin;
+                if origin.engine != Engine::LanguageModel {
+                    map.serialize_entry("engine", origin.engine.as_str())?;
+                }
+                if (Engine::EmbeddingModel { other_script: true }) == origin.engine {
+                    map.serialize_entry("other_script", &true)?;
+                }
                 map.serialize_entry("endpoint", &origin.endpoint)?;
                 map.serialize_entry("model", &origin.model)?;
                 map.serialize_entry("prompt_version", &origin.prompt_version)?;
@@ -208,6 +243,7 @@ pub(crate) mod tests {
             probabilities: probabilities.into(),
             secondary: Vec::new(),
             origin: Origin {
+                engine: Engine::LanguageModel,
                 endpoint: "e".into(),
                 model: "m".into(),
                 prompt_version: crate::prompt::Prefix::new(&taxonomy).version().clone(),

@@ -9,6 +9,7 @@ use slugline::calibration::Calibration;
 use slugline::ledger::AcrossVersions;
 use slugline::{AnswerForm, Categorizer, CategorizerBuilder, Descent, Ledger, Taxonomy, Tuning};
 
+use super::engine::{Engine, EngineArgs};
 use super::server::{ServerArgs, read_args, with};
 
 /// Categorizes news items: a JSON object per line in, one per line out.
@@ -25,6 +26,9 @@ use super::server::{ServerArgs, read_args, with};
 ///
 /// Exit code 0: all are categorized. 2: finished, but some have errors. 1: it could not start or had to stop; what was
 /// settled by then is written.
+///
+/// With --engine embedded no server is needed: a small embedding model in the process, which is no language model, labels
+/// the items under the same contract.
 #[derive(Debug, Parser)]
 #[command(name = "categorize", version)]
 pub(crate) struct Args {
@@ -42,6 +46,9 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     server: ServerArgs,
+
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
 
     /// The most items that share a request, 1 to 16, or auto to find it by measurement [default: 3]
     #[arg(long, value_name = "N")]
@@ -116,10 +123,18 @@ impl Args {
     /// The categorizer that the flags describe. Opens the ledger, which keeps a second process with the same one away.
     pub(crate) fn categorizer(&self) -> Result<Categorizer, String> {
         let taxonomy = Taxonomy::load(&self.taxonomy).map_err(|error| error.to_string())?;
+        let builder = match self.engine.engine {
+            Engine::Server => self.server.builder(taxonomy)?,
+            Engine::Embedded => Categorizer::builder(taxonomy).embedded(self.engine.model()?),
+            Engine::Both => {
+                let opinion = self.engine.first_opinion(self.engine.model()?)?;
+                self.server.builder(taxonomy)?.first_opinion(opinion)
+            }
+        };
         let builder = match self.pack_size {
-            Some(PackSize::Auto) => self.server.builder(taxonomy)?.tuning(Tuning::auto()),
-            Some(PackSize::Items(items)) => self.server.builder(taxonomy)?.pack_size(items),
-            None => self.server.builder(taxonomy)?,
+            Some(PackSize::Auto) => builder.tuning(Tuning::auto()),
+            Some(PackSize::Items(items)) => builder.pack_size(items),
+            None => builder,
         };
         let calibration = self.calibration.as_deref().map(Calibration::load).transpose();
         let builder = with(builder, calibration.map_err(|error| error.to_string())?, CategorizerBuilder::calibration);

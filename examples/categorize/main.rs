@@ -15,10 +15,14 @@ mod input;
 mod output;
 mod resume;
 
+#[path = "../support/engine.rs"]
+mod engine;
 #[path = "../support/files.rs"]
 mod files;
 #[path = "../support/lines.rs"]
 mod lines;
+#[path = "../support/model.rs"]
+mod model;
 #[path = "../support/position.rs"]
 mod position;
 #[path = "../support/progress.rs"]
@@ -130,6 +134,9 @@ async fn run(args: &Args) -> Result<End, String> {
 
     let stats = outcomes.stats();
     print_summary(&stats, invalid);
+    if let (Some(path), Some(head)) = (&args.engine.head, categorizer.learned_head()) {
+        head.save(path).map_err(|error| error.to_string())?;
+    }
     if let Some((path, file)) = stats_file {
         let report = report(
             &stats,

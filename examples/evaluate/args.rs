@@ -7,6 +7,9 @@ use clap::{Parser, ValueEnum};
 use slugline::calibration::Calibration;
 use slugline::{AnswerForm, Categorizer, CategorizerBuilder, EndpointConfig, Escalation, Taxonomy};
 
+use slugline::embedded::SentenceModel;
+
+use super::engine::{Engine, EngineArgs};
 use super::files::is_same_file;
 use super::server::{ServerArgs, read_args, with};
 
@@ -34,6 +37,9 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     pub(crate) server: ServerArgs,
+
+    #[command(flatten)]
+    engine: EngineArgs,
 
     /// The most items that share a request, 1 to 16: a setting for each
     #[arg(long, value_name = "N,N,...", value_delimiter = ',', default_value = "1,3,5")]
@@ -151,11 +157,17 @@ pub(crate) struct Planned {
     pub(crate) form: AnswerForm,
     pub(crate) pack_size: usize,
     pub(crate) is_escalated: bool,
+    pub(crate) engine: Engine,
 }
 
 impl Planned {
     pub(crate) fn name(self) -> String {
-        format!("{} ×{}{}", self.form, self.pack_size, if self.is_escalated { ", escalated" } else { "" })
+        let escalated = if self.is_escalated { ", escalated" } else { "" };
+        match self.engine {
+            Engine::Embedded => "embedded alone".to_owned(),
+            Engine::Server => format!("{} ×{}{escalated}", self.form, self.pack_size),
+            Engine::Both => format!("{} ×{}{escalated}, embedded first", self.form, self.pack_size),
+        }
     }
 }
 
@@ -185,13 +197,29 @@ impl Args {
     }
 
     /// The settings, each once, in the order of the flags. `skipped` hears of those that make no sense.
-    pub(crate) fn settings(&self, mut skipped: impl FnMut(String)) -> Vec<Planned> {
+    pub(crate) fn settings(&self, skipped: impl FnMut(String)) -> Vec<Planned> {
+        let alone = Planned { form: AnswerForm::Objects, pack_size: 1, is_escalated: false, engine: Engine::Embedded };
+        match self.engine.engine {
+            Engine::Server => {}
+            Engine::Embedded => return vec![alone],
+            // The servers alone, then both.
+            Engine::Both => {
+                let servers = self.server_settings(skipped);
+                let both =
+                    servers.iter().map(|planned| Planned { engine: Engine::Both, ..*planned }).collect::<Vec<_>>();
+                return std::iter::once(alone).chain(servers).chain(both).collect();
+            }
+        }
+        self.server_settings(skipped)
+    }
+
+    fn server_settings(&self, mut skipped: impl FnMut(String)) -> Vec<Planned> {
         let mut settings = Vec::new();
         let several = self.labels.map(AnswerForm::Several);
         let forms = self.answers.iter().copied().map(AnswerForm::from).filter(|_| several.is_none());
         for form in several.into_iter().chain(forms) {
             for &pack_size in &self.pack_sizes {
-                let planned = Planned { form, pack_size, is_escalated: false };
+                let planned = Planned { form, pack_size, is_escalated: false, engine: Engine::Server };
                 if form == AnswerForm::Bare && pack_size != 1 {
                     let name = planned.name();
                     skipped(format!("{name} is skipped: a bare label names no item, so it is for single items alone"));
@@ -205,8 +233,20 @@ impl Args {
     }
 
     /// The categorizer of a setting.
-    pub(crate) fn categorizer(&self, taxonomy: &Taxonomy, planned: Planned) -> Result<Categorizer, String> {
-        let builder = self.server.builder(taxonomy.clone())?.pack_size(planned.pack_size).answer_form(planned.form);
+    pub(crate) fn categorizer(
+        &self,
+        taxonomy: &Taxonomy,
+        planned: Planned,
+        model: Option<&SentenceModel>,
+    ) -> Result<Categorizer, String> {
+        let builder = match (planned.engine, model.cloned()) {
+            (Engine::Embedded, Some(model)) => Categorizer::builder(taxonomy.clone()).embedded(model),
+            (Engine::Both, Some(model)) => {
+                self.server.builder(taxonomy.clone())?.first_opinion(self.engine.first_opinion(model)?)
+            }
+            _ => self.server.builder(taxonomy.clone())?,
+        };
+        let builder = builder.pack_size(planned.pack_size).answer_form(planned.form);
         let builder = builder.even_positions(self.even_positions);
         let builder = with(builder, self.item_tokens, CategorizerBuilder::item_tokens);
         let builder = with(builder, self.seed, CategorizerBuilder::seed);
@@ -216,14 +256,29 @@ impl Args {
         with(builder, escalation, CategorizerBuilder::escalate).build().map_err(|error| error.to_string())
     }
 
+    /// The embedding model, where a setting needs it.
+    pub(crate) fn embedding_model(&self) -> Result<Option<SentenceModel>, String> {
+        (self.engine.engine != Engine::Server).then(|| self.engine.model()).transpose()
+    }
+
+    /// What stands for the model in the report.
+    pub(crate) fn model_name(&self) -> String {
+        let servers = || self.server.model.clone().unwrap_or_default();
+        match self.engine.engine {
+            Engine::Server => servers(),
+            Engine::Embedded => "embedding model in the process".to_owned(),
+            Engine::Both => format!("{} and an embedding model in the process", servers()),
+        }
+    }
+
     fn escalation(&self) -> Option<Escalation> {
         let mut escalation = Escalation::below(self.escalate_below?);
         if let Some(packs) = self.escalate_vote {
             escalation = escalation.vote(packs);
         }
         if let Some(base_url) = &self.escalate_to {
-            let model = self.escalate_model.as_ref().unwrap_or(&self.server.model);
-            escalation = escalation.to(EndpointConfig::new(base_url).model(model));
+            let model = self.escalate_model.as_ref().or(self.server.model.as_ref());
+            escalation = escalation.to(EndpointConfig::new(base_url).model(model.cloned().unwrap_or_default()));
         }
         if let Some(share) = self.escalate_at_most {
             escalation = escalation.at_most(share);
@@ -236,7 +291,10 @@ impl Args {
         let below = self.escalate_below?;
         let way = match (self.escalate_vote, &self.escalate_to) {
             (Some(packs), _) => format!("in {packs} more packs"),
-            (_, Some(_)) => format!("at {}", self.escalate_model.as_ref().unwrap_or(&self.server.model)),
+            (_, Some(_)) => {
+                let model = self.escalate_model.as_ref().or(self.server.model.as_ref());
+                format!("at {}", model.map_or("another server", String::as_str))
+            }
             _ => "alone".to_owned(),
         };
         Some(format!("below {below} asked again {way}"))

@@ -19,12 +19,16 @@ mod table;
 
 #[path = "../support/aligned.rs"]
 mod aligned;
+#[path = "../support/engine.rs"]
+mod engine;
 #[path = "../support/files.rs"]
 mod files;
 #[path = "../support/items.rs"]
 mod items;
 #[path = "../support/lines.rs"]
 mod lines;
+#[path = "../support/model.rs"]
+mod model;
 #[path = "../support/outputs.rs"]
 mod outputs;
 #[path = "../support/progress.rs"]
@@ -39,10 +43,13 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use slugline::evaluate::{About, Evaluation, GradedSet, Mapping, Point, Setting, SeveralMetrics, match_labels};
+use slugline::evaluate::{
+    About, Evaluation, GradedSet, Interval, Mapping, Point, Setting, SeveralMetrics, match_labels,
+};
 use slugline::{Categorizer, CategoryId, NewsItem, Stats, Taxonomy};
 
 use self::args::{Args, Planned};
+use self::engine::Engine;
 use self::outputs::Outputs;
 use self::rows::{Correction, Fitted, Run};
 use self::stop::Stop;
@@ -84,8 +91,9 @@ async fn run(args: &Args) -> Result<End, String> {
         );
     }
     // All of them before the first is run: a mistake in the last must not cost the time of the others.
-    let categorizers =
-        settings.iter().map(|planned| args.categorizer(&taxonomy, *planned)).collect::<Result<Vec<_>, _>>()?;
+    let embedding_model = args.embedding_model()?;
+    let categorizer = |planned: &Planned| args.categorizer(&taxonomy, *planned, embedding_model.as_ref());
+    let categorizers = settings.iter().map(categorizer).collect::<Result<Vec<_>, _>>()?;
     let labelled = input::read(&args.input, &args.label_field, args.limit.unwrap_or(usize::MAX))?;
     let mapping = args.mapping.as_ref().map(|path| Mapping::load(path, &taxonomy)).transpose();
     let mapping = mapping.map_err(|error| error.to_string())?;
@@ -128,6 +136,7 @@ async fn run(args: &Args) -> Result<End, String> {
             Some(_) => Correction::None,
         };
         job.note_advice(&measured.stats);
+        job.note_tiers(*planned, &measured.stats);
         let setting = setting(args, *planned, categorizer, &measured.stats);
         job.runs.push(Run { setting, outcomes: measured.outcomes, stats: measured.stats, correction });
         if stopped_by.is_some() {
@@ -235,6 +244,34 @@ impl Job<'_> {
         }
     }
 
+    /// Says what each tier settled, and how often they agreed.
+    fn note_tiers(&mut self, planned: Planned, stats: &Stats) {
+        let Some(opinion) = stats.first_opinion.as_ref().filter(|_| planned.engine == Engine::Both) else { return };
+        let agreed = match opinion.agreement() {
+            Some((agreement, Interval { low, high })) => {
+                format!("{agreement:.3} ({low:.3} to {high:.3}) of {} asked at both agree", opinion.audited)
+            }
+            None => "nothing was asked at both".to_owned(),
+        };
+        let head = match &opinion.head {
+            Some(head) => format!(
+                ", its learned head {} ({})",
+                opinion.settled_by_head,
+                head.off_because.as_deref().unwrap_or("on")
+            ),
+            None => String::new(),
+        };
+        let note = format!(
+            "{}: of {} items the embedding model settled {}{head}, the threshold is {}; {agreed}.",
+            planned.name(),
+            stats.items,
+            opinion.settled,
+            opinion.threshold.map_or_else(|| "none".to_owned(), |threshold| format!("{threshold:.3}")),
+        );
+        say(&note);
+        self.notes.push(note);
+    }
+
     /// Fits a calibration, for all settings together.
     fn fit(&mut self) -> Result<Fitted, String> {
         let fitted = rows::fit(&self.runs, &self.truths, &self.taxonomy).map_err(|error| error.to_string())?;
@@ -271,7 +308,7 @@ impl Job<'_> {
 }
 
 fn about_run(args: &Args, taxonomy: &Taxonomy, items: usize) -> About {
-    let mut about = About::new(&args.server.model, taxonomy);
+    let mut about = About::new(args.model_name(), taxonomy);
     let name = args.input.file_name().unwrap_or(args.input.as_os_str()).to_string_lossy().into_owned();
     about.data = Some(format!("{items} of {name}"));
     about.date = Some(httpdate::fmt_http_date(SystemTime::now()));

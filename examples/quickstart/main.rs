@@ -4,17 +4,21 @@
 //! cargo run --release --example quickstart
 //! ```
 //!
-//! It looks for a server at `SLUGLINE_BASE_URL` and at the usual local ports. When there is none, it starts the simulated
-//! server of slugline's `testing` feature in its own process, so that the way of an item can be seen without a model;
-//! what that server answers says nothing about a model. The items were written for this project, in several languages
-//! and scripts, each with the category that its author meant.
+//! It looks for a server at `SLUGLINE_BASE_URL` and at the usual local ports. When there is none, it takes a small embedding
+//! model in its own process, which is no language model and knows English best; the file is fetched once by
+//! `examples/embedded/fetch-model.sh`. Only where that cannot be had, it starts the simulated server of slugline's `testing`
+//! feature, so that the way of an item can be seen without a model; what that server answers says nothing about a model. The
+//! items were written for this project, in several languages and scripts, each with the category that its author meant.
 //!
 //! Exit code 0: the run finished, whatever became of the items. 1: it could not.
 
+mod fetch;
 mod table;
 
 #[path = "../support/discover.rs"]
 mod discover;
+#[path = "../support/model.rs"]
+mod model;
 #[path = "../support/progress.rs"]
 mod progress;
 #[path = "../support/summary.rs"]
@@ -27,8 +31,9 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use serde::Deserialize;
+use slugline::embedded::SentenceModel;
 use slugline::testing::{Latency, SimulatedServer};
-use slugline::{Categorizer, NewsItem, Outcome, Stats, Taxonomy};
+use slugline::{Categorizer, CategorizerBuilder, NewsItem, Outcome, Stats, Taxonomy};
 
 use self::discover::{Found, discover};
 use self::progress::{Counts, Progress};
@@ -57,27 +62,25 @@ async fn run() -> Result<(), Box<dyn Error>> {
 
     say("looking for a server:");
     let found = discover(|line| say(&format!("  {line}"))).await;
-    // Kept until the end: the server stops when it is dropped.
-    let simulated = match &found {
-        Some(_) => None,
-        None => Some(SimulatedServer::builder().latency(Latency::reference()).start().await?),
-    };
     let builder = Categorizer::builder(taxonomy.clone()).timeout(TIMEOUT);
-    let builder = match (&found, &simulated) {
-        (Some(Found { base_url, program, model, api_key }), _) => {
+    // Kept until the end: the server stops when it is dropped.
+    let mut simulated = None;
+    let builder = match found {
+        Some(Found { base_url, program, model, api_key }) => {
             say(&format!("using {program} at {base_url} with the model {model}"));
             let builder = builder.endpoint(base_url.as_str()).model(model);
             if let Some(key) = api_key { builder.api_key(key) } else { builder }
         }
-        (None, Some(server)) => {
-            say("none found, so this program starts a simulated server in its own process");
-            say(
-                "  IT IS A SIMULATION, NOT A LANGUAGE MODEL: it counts the words that an item shares with the taxonomy.",
-            );
-            say("  For a real one: examples/local_server/run.sh, then this program again.");
-            builder.endpoint(server.base_url()).model("simulated")
-        }
-        (None, None) => return Err("no server".into()),
+        None => match embedding_model().await {
+            Ok(model) => with_embedding_model(builder, model),
+            Err(reason) => {
+                say(&format!("  it cannot be had: {reason}"));
+                let server = SimulatedServer::builder().latency(Latency::reference()).start().await?;
+                let builder = with_simulated_server(builder, &server);
+                simulated = Some(server);
+                builder
+            }
+        },
     };
     let categorizer = builder.build()?;
 
@@ -99,6 +102,32 @@ async fn run() -> Result<(), Box<dyn Error>> {
         )?;
     }
     Ok(())
+}
+
+/// The small embedding model, fetched if it is not there yet.
+async fn embedding_model() -> Result<SentenceModel, String> {
+    say("none found, so this program takes a small embedding model into its own process");
+    let folder = model::default_folder().ok_or("neither XDG_CACHE_HOME nor HOME says where to keep it")?;
+    if !model::is_model(&folder) {
+        say(&format!("  fetching it once, for {}", folder.display()));
+        fetch::fetch(&folder).await?;
+    }
+    SentenceModel::open(folder).map_err(|error| error.to_string())
+}
+
+fn with_embedding_model(builder: CategorizerBuilder, model: SentenceModel) -> CategorizerBuilder {
+    say(
+        "  IT IS AN EMBEDDING MODEL, NOT A LANGUAGE MODEL: it takes the category whose description is nearest to the item,",
+    );
+    say("  and knows English best. For a language model: examples/local_server/run.sh, then this program again.");
+    builder.embedded(model)
+}
+
+fn with_simulated_server(builder: CategorizerBuilder, server: &SimulatedServer) -> CategorizerBuilder {
+    say("so this program starts a simulated server in its own process");
+    say("  IT IS A SIMULATION, NO MODEL AT ALL: it counts the words that an item shares with the taxonomy.");
+    say("  For a real one: examples/local_server/run.sh, then this program again.");
+    builder.endpoint(server.base_url()).model("simulated")
 }
 
 /// An item with the category that its author meant.

@@ -16,7 +16,7 @@ pub(crate) struct ServerArgs {
 
     /// The model, by the name that the servers have for it
     #[arg(long, value_name = "NAME")]
-    pub(crate) model: String,
+    pub(crate) model: Option<String>,
 
     /// The most requests in flight at each server, from the start on, 1 to 128 [default: starts at 10, at most 25]
     #[arg(long, value_name = "N")]
@@ -27,7 +27,7 @@ pub(crate) struct ServerArgs {
 #[derive(Debug, Args)]
 pub(crate) struct EndpointArgs {
     /// A server; given more than once, the servers share the load [example: `http://localhost:8000/v1`]
-    #[arg(long, value_name = "URL", required = true)]
+    #[arg(long, value_name = "URL")]
     pub(crate) base_url: Vec<String>,
 
     /// The time for one attempt, fractions allowed [default: 10]
@@ -58,8 +58,9 @@ pub(crate) struct EndpointArgs {
 impl ServerArgs {
     /// A builder as the flags describe it.
     pub(crate) fn builder(&self, taxonomy: Taxonomy) -> Result<CategorizerBuilder, String> {
+        let model = self.model.as_ref().ok_or("the model of the servers is needed: --model names it (try --help)")?;
         let endpoint = |base_url: &str, _: Option<&str>| Ok(EndpointConfig::new(base_url));
-        let builder = self.endpoints.builder(taxonomy, endpoint)?.model(&self.model);
+        let builder = self.endpoints.builder(taxonomy, endpoint)?.model(model);
         Ok(with(builder, self.concurrency, |builder, n| builder.concurrency(n).max_concurrency(n)))
     }
 }
@@ -71,6 +72,9 @@ impl EndpointArgs {
         taxonomy: Taxonomy,
         mut endpoint: impl FnMut(&str, Option<&str>) -> Result<EndpointConfig, String>,
     ) -> Result<CategorizerBuilder, String> {
+        if self.base_url.is_empty() {
+            return Err("a server is needed: --base-url names it (try --help)".to_owned());
+        }
         let mut builder = Categorizer::builder(taxonomy);
         let key = self.api_key()?;
         for base_url in &self.base_url {

@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use slugline::embedded::FirstOpinionStats;
+use slugline::evaluate::Interval;
 use slugline::server::EndpointSnapshot;
 use slugline::{LevelStats, Stats, TuningReport};
 
 /// The lines, without items that never reached the run.
 pub(crate) fn summary(stats: &Stats) -> Vec<String> {
     let settled = stats.categorized + stats.below_threshold + stats.failed.values().sum::<u64>();
-    let asked = settled - stats.failed.get("not-attempted").unwrap_or(&0) - stats.from_ledger;
+    let by_engine = stats.first_opinion.as_ref().map_or(0, |opinion| opinion.settled + opinion.settled_by_head);
+    let asked = settled - stats.failed.get("not-attempted").unwrap_or(&0) - stats.from_ledger - by_engine;
     let mut lines = vec![
         format!(
             "speed     {:.2} items/s: {} items in {:.1} s, {} requests, at most {} in flight",
@@ -47,6 +50,7 @@ pub(crate) fn summary(stats: &Stats) -> Vec<String> {
             grouped(stats.changed_since_version)
         ));
     }
+    lines.extend(stats.first_opinion.iter().flat_map(|opinion| tiers(opinion, stats)));
     if stats.from_ledger > 0 {
         lines.push(format!("ledger    {} items answered from the ledger", grouped(stats.from_ledger)));
     }
@@ -58,6 +62,41 @@ pub(crate) fn summary(stats: &Stats) -> Vec<String> {
             stats.splits,
             stats.shortened,
             counts(&stats.failures),
+        ));
+    }
+    lines
+}
+
+/// What each tier settled, and how often the LLM agreed.
+fn tiers(opinion: &FirstOpinionStats, stats: &Stats) -> Vec<String> {
+    let share = |items: u64| format!("{} ({:.1} %)", grouped(items), 100.0 * items as f64 / stats.items.max(1) as f64);
+    let agreed = |of: Option<(f64, Interval)>, audited: u64| match of {
+        Some((agreement, Interval { low, high })) => {
+            format!("{agreement:.3} ({low:.3} to {high:.3}) agreed of {} asked at both", grouped(audited))
+        }
+        None => "agreement not measured".to_owned(),
+    };
+    let mut line = format!("tiers     the embedding model {} settled {}", opinion.model, share(opinion.settled));
+    if !stats.endpoints.is_empty() {
+        let sure = opinion.threshold.map_or_else(|| "none".to_owned(), |threshold| format!("{threshold:.3}"));
+        // Writing to a string cannot fail.
+        let _ = write!(line, ", threshold {sure}, {}", agreed(opinion.agreement(), opinion.audited));
+    }
+    if opinion.other_script > 0 {
+        let _ = write!(
+            line,
+            "; {} items in another script than Latin, which it knows little of",
+            grouped(opinion.other_script)
+        );
+    }
+    let mut lines = vec![line];
+    if let Some(head) = &opinion.head {
+        let state = head.off_because.as_ref().map_or_else(|| "on".to_owned(), |reason| format!("off: {reason}"));
+        lines.push(format!(
+            "          its learned head settled {}, {}; {} drifts; {state}",
+            share(opinion.settled_by_head),
+            agreed(head.agreement(), head.audited),
+            head.drifts,
         ));
     }
     lines

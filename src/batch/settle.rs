@@ -12,7 +12,7 @@ use super::results::{Answer, Results};
 use super::round::{Pending, Round};
 use crate::answer::{Fault, Label};
 use crate::error::{Failure, FailureKind, ItemError, ItemErrorKind};
-use crate::outcome::{Assignment, Origin, Outcome};
+use crate::outcome::{Assignment, Engine, Origin, Outcome};
 use crate::prompt::clean::SHORTEST_TOKENS;
 use crate::run::{Shared, kind_of_failure, kind_of_fault};
 use crate::server::{Dialect, Refused};
@@ -129,6 +129,7 @@ impl Batch {
         let label = label.unwrap_or(&Err(Fault::Missing)).as_ref().map_err(|fault| *fault)?;
         let corrected = self.shared.calibrated(label, pack_size, position, &self.model);
         let origin = Origin {
+            engine: Engine::LanguageModel,
             endpoint: Arc::clone(&self.endpoint),
             model: Arc::clone(&self.model),
             prompt_version: self.shared.prefix.version().clone(),

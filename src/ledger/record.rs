@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::key::{KEY_BYTES, Key};
 use crate::error::{Failure, FailureKind, ItemError, ItemErrorKind};
-use crate::outcome::{Assignment, Origin};
+use crate::outcome::{Assignment, Engine, Origin};
 use crate::prompt::PromptVersion;
 use crate::taxonomy::{CategoryId, Taxonomy};
 
@@ -199,6 +199,8 @@ pub(crate) fn read_standing(payload: &[u8], taxonomy: &Taxonomy, with_rivals: bo
         probabilities: [].into(),
         secondary: Vec::new(),
         origin: Origin {
+            // Answers of engines in the process are not kept.
+            engine: Engine::LanguageModel,
             endpoint: reader.text()?.into(),
             model: reader.text()?.into(),
             attempts: u32::from_le_bytes(reader.chunk()?),
@@ -230,6 +232,8 @@ fn answer(reader: &mut Reader<'_>, taxonomy: &Taxonomy, prompt_version: &PromptV
         probabilities: reader.shares(taxonomy)?.into(),
         secondary: Vec::new(),
         origin: Origin {
+            // Answers of engines in the process are not kept.
+            engine: Engine::LanguageModel,
             endpoint: reader.text()?.into(),
             model: reader.text()?.into(),
             prompt_version: prompt_version.clone(),

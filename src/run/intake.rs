@@ -38,7 +38,10 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
 
     /// How many items may be on their way.
     fn room(&self) -> usize {
-        (PACKS_PER_PLACE * self.shared.pool.capacity() + PACKS_ASIDE) * self.largest_pack()
+        let room = (PACKS_PER_PLACE * self.shared.pool.capacity() + PACKS_ASIDE) * self.largest_pack();
+        #[cfg(feature = "embedded")]
+        let room = room + self.first_look.room();
+        room
     }
 
     /// Whether the next item of the source may be taken in, room aside.
@@ -106,6 +109,13 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     pub(super) fn ask(&mut self, item: Item) {
         #[cfg(feature = "ledger")]
         let Some(item) = self.recall(item) else { return };
+        self.pass_on(item);
+    }
+
+    /// Lets an item that no answer is known to join a pack, after the engine in the process where there is one.
+    pub(super) fn pass_on(&mut self, item: Item) {
+        #[cfg(feature = "embedded")]
+        let Some(item) = self.look_at(item) else { return };
         self.lane(Tier::First).packer.push(item);
     }
 }

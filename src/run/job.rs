@@ -35,6 +35,9 @@ pub(crate) struct Item {
     pub(crate) last_failure: Option<Failure>,
     /// The first answer, if it was not sure enough, and what came of asking again so far.
     pub(crate) escalated: Option<Box<Escalated>>,
+    /// What the engine in the process said, if the item was chosen to be asked at both.
+    #[cfg(feature = "embedded")]
+    pub(crate) sampled: Option<Box<crate::embedded::Sampled>>,
 }
 
 /// An item that is asked again since its first answer was not sure enough.
@@ -59,7 +62,15 @@ impl Item {
             first_attempt: None,
             last_failure: None,
             escalated: None,
+            #[cfg(feature = "embedded")]
+            sampled: None,
         }
+    }
+
+    /// Whether the engine in the process would have settled it.
+    #[cfg(feature = "embedded")]
+    pub(crate) fn is_audit(&self) -> bool {
+        self.sampled.as_ref().is_some_and(|sampled| sampled.is_audit())
     }
 
     /// The error to end with, with the story of the attempts.

@@ -13,6 +13,8 @@
 mod attempt;
 mod course;
 mod escalate;
+#[cfg(feature = "embedded")]
+mod first_look;
 mod intake;
 pub(crate) mod job;
 mod lane;
@@ -56,9 +58,9 @@ use crate::outcome::Outcome;
 use crate::server::BoxFuture;
 use crate::stats::{Recording, Stats, StatsHandle, Tally};
 
-/// How long an item that is asked again at a stronger model waits for others to share its request: longer than at first,
-/// since such items are few.
-const STRONGER_PACK_WAIT: Duration = Duration::from_secs(1);
+/// How long an item that is asked again at a stronger model, or that an engine in the process leaves to the LLM, waits for
+/// others to share its request: longer than at first, since such items are few.
+const SLOW_PACK_WAIT: Duration = Duration::from_secs(1);
 /// How long a run that serves does without the endpoint with the stronger model once it is lost.
 const STRONGER_LOST_FOR: Duration = Duration::from_secs(60);
 
@@ -90,6 +92,8 @@ pub(crate) struct Run<S> {
     outcomes: VecDeque<Outcome>,
     #[cfg(feature = "ledger")]
     recall: recall::Recall,
+    #[cfg(feature = "embedded")]
+    first_look: first_look::FirstLook,
     dedup: Dedup,
     /// What the model gives each label at each position, where positions are to be evened out.
     priors: PriorCounts,
@@ -121,6 +125,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             dedup: Dedup::new(&shared.settings),
             #[cfg(feature = "ledger")]
             recall: recall::Recall::new(&shared),
+            #[cfg(feature = "embedded")]
+            first_look: first_look::FirstLook::new(&shared),
             ..Self::with_pack_size(shared, source, stop, pack_size, true)
         };
         run.report_tuning();
@@ -144,9 +150,12 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         escalates: bool,
     ) -> Self {
         let settings = &shared.settings;
-        let first = Lane::new(Arc::clone(&shared.pool), Packer::new(settings.pack_wait));
-        let stronger =
-            shared.stronger.as_ref().map(|pool| Lane::new(Arc::clone(pool), Packer::new(STRONGER_PACK_WAIT)));
+        let pack_wait = settings.pack_wait;
+        // What an engine leaves to the LLM comes in spurts.
+        #[cfg(feature = "embedded")]
+        let pack_wait = if shared.engine.is_some() { pack_wait.max(SLOW_PACK_WAIT) } else { pack_wait };
+        let first = Lane::new(Arc::clone(&shared.pool), Packer::new(pack_wait));
+        let stronger = shared.stronger.as_ref().map(|pool| Lane::new(Arc::clone(pool), Packer::new(SLOW_PACK_WAIT)));
         Self {
             lanes: std::iter::once(first).chain(stronger).collect(),
             random: settings.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed),
@@ -159,6 +168,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             outcomes: VecDeque::new(),
             #[cfg(feature = "ledger")]
             recall: recall::Recall::default(),
+            #[cfg(feature = "embedded")]
+            first_look: first_look::FirstLook::default(),
             dedup: Dedup::default(),
             priors: PriorCounts::new(shared.taxonomy.len()),
             first_requests: 0,
@@ -201,6 +212,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
                 | self.poll_timer(cx);
             #[cfg(feature = "ledger")]
             let has_changed = has_changed | self.poll_ledger(cx);
+            #[cfg(feature = "embedded")]
+            let has_changed = has_changed | self.poll_first_look(cx);
             if has_changed {
                 continue;
             }
@@ -256,6 +269,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     }
 
     pub(crate) fn stats(&self) -> Stats {
+        #[cfg(feature = "embedded")]
+        self.report_first_opinion();
         self.recorder.snapshot()
     }
 
@@ -296,6 +311,13 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         }
     }
 
+    #[cfg(feature = "embedded")]
+    fn report_first_opinion(&self) {
+        if let Some(stats) = self.first_look.stats() {
+            self.recorder.looked(stats);
+        }
+    }
+
     fn lane(&mut self, tier: Tier) -> &mut Lane {
         let at = match tier {
             Tier::First => 0,
@@ -312,6 +334,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         self.error = Some(error);
         let mut left: Vec<Item> = self.lanes.iter_mut().flat_map(Lane::drain).collect();
         left.extend(self.delayed.drain(..).flat_map(|(_, pack)| pack.items));
+        #[cfg(feature = "embedded")]
+        left.extend(self.first_look.drain());
         if is_fatal {
             self.attempts = JoinSet::new();
             for (_, pack) in self.in_flight.drain() {

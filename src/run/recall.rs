@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use futures_core::Stream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::job::{Item, Tier};
+use super::job::Item;
 use super::{Run, Shared};
 use crate::NewsItem;
 use crate::error::{Error, ItemError, ItemErrorKind, Status};
@@ -140,7 +140,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
                 self.conclude(item, Err(error));
             }
             _ if self.error.is_some() => self.fail(item, ItemErrorKind::NotAttempted),
-            _ => self.lane(Tier::First).packer.push(item),
+            _ => self.pass_on(item),
         }
     }
 

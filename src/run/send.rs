@@ -76,10 +76,13 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
 
     fn new_pack(&mut self, tier: Tier) -> Option<Pack> {
         // A part-filled pack leaves early only when nothing could still join it.
-        let is_last = self.source.is_none() && self.in_flight.is_empty() && self.delayed.is_empty();
+        let has_all = self.source.is_none();
+        #[cfg(feature = "embedded")]
+        let has_all = has_all && self.first_look.is_empty();
+        let is_last = has_all && self.in_flight.is_empty() && self.delayed.is_empty();
         let waiting = self.lane(Tier::First).packer.len();
         let is_idle = self.serves && self.in_flight.is_empty();
-        let flush = is_idle || is_last || (self.source.is_none() && tier == Tier::First && waiting <= self.pack_size);
+        let flush = is_idle || is_last || (has_all && tier == Tier::First && waiting <= self.pack_size);
         let tuner = self.tuner.as_mut().filter(|_| tier == Tier::First);
         let measured = tuner.map(|tuner| tuner.next_size(self.in_flight.len(), &mut self.random));
         let pack_size = measured.unwrap_or(self.pack_size);

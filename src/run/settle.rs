@@ -17,7 +17,7 @@ use crate::NewsItem;
 use crate::answer::{Fault, Label};
 use crate::calibration;
 use crate::error::{Error, Failure, FailureKind, ItemError, ItemErrorKind};
-use crate::outcome::{Assignment, Origin, Outcome};
+use crate::outcome::{Assignment, Engine, Origin, Outcome};
 use crate::prompt::clean::SHORTEST_TOKENS;
 use crate::prompt::frame::FRAME_TOKENS;
 use crate::server::{Admission, Refused, Signal};
@@ -136,6 +136,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         let endpoint = admission.endpoint();
         let corrected = self.corrected(label, pack_size, position, &endpoint.model);
         let origin = Origin {
+            engine: Engine::LanguageModel,
             endpoint: Arc::clone(&endpoint.base_url),
             model: Arc::clone(&endpoint.model),
             prompt_version: self.shared.prefix.version().clone(),
@@ -362,6 +363,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
 
     /// Settles an item and its copies.
     pub(super) fn settled(&mut self, item: Item, result: Result<Assignment, ItemError>) {
+        #[cfg(feature = "embedded")]
+        self.compare(&item, &result);
         #[cfg(feature = "ledger")]
         self.record(&item, &result);
         self.conclude(item, result);

@@ -35,6 +35,9 @@ pub(crate) struct Shared {
     pub(crate) ledger: Option<(crate::ledger::Ledger, crate::ledger::Questions)>,
     #[cfg(feature = "ledger")]
     pub(crate) across_versions: Option<crate::ledger::AcrossVersions>,
+    /// The engine in the process, where there is one.
+    #[cfg(feature = "embedded")]
+    pub(crate) engine: Option<Arc<crate::embedded::Desk>>,
     /// At most one for each model.
     pub(crate) calibrations: Vec<calibration::Ready>,
     pub(crate) settings: Settings,

@@ -114,6 +114,9 @@ pub struct Stats {
     pub queue_depth: Option<u64>,
     /// What was found about pack sizes, where they are chosen by measurement.
     pub tuning: Option<TuningReport>,
+    /// What the engine in the process settled, where there is one.
+    #[cfg(feature = "embedded")]
+    pub first_opinion: Option<crate::embedded::FirstOpinionStats>,
     /// The levels of a tree that was walked, from the top; empty otherwise. In a snapshot of a [`StatsHandle`] they are those
     /// of the last look at the walk itself, or of its end.
     pub levels: Vec<LevelStats>,

@@ -81,6 +81,8 @@ struct Recorder {
     unsettled: usize,
     max_in_flight: usize,
     tuning: Option<TuningReport>,
+    #[cfg(feature = "embedded")]
+    first_opinion: Option<crate::embedded::FirstOpinionStats>,
     levels: Vec<LevelStats>,
 }
 
@@ -123,6 +125,8 @@ impl StatsHandle {
             unsettled: 0,
             max_in_flight: 0,
             tuning: None,
+            #[cfg(feature = "embedded")]
+            first_opinion: None,
             levels: Vec::new(),
         };
         Self {
@@ -316,6 +320,11 @@ impl StatsHandle {
         self.lock().tuning = Some(report);
     }
 
+    #[cfg(feature = "embedded")]
+    pub(crate) fn looked(&self, stats: crate::embedded::FirstOpinionStats) {
+        self.lock().first_opinion = Some(stats);
+    }
+
     #[cfg(feature = "metrics")]
     fn meter(&self, count: impl FnOnce(&Meters)) {
         if let Some(meters) = &self.meters {
@@ -439,6 +448,8 @@ impl Recorder {
             waiting_items: self.unsettled.saturating_sub(self.items_in_flight),
             queue_depth: endpoints.iter().filter_map(EndpointSnapshot::queue_depth).max(),
             tuning: self.tuning.clone(),
+            #[cfg(feature = "embedded")]
+            first_opinion: self.first_opinion.clone(),
             levels: self.levels.clone(),
             by_endpoint,
             time_line: self.time_line.moments(),

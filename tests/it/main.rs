@@ -8,6 +8,7 @@ mod concurrency;
 mod corpus;
 mod dashboards;
 mod descent;
+mod embedded;
 mod endpoints;
 mod evaluation;
 mod failures;

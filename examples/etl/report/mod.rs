@@ -65,7 +65,7 @@ impl About {
             skipped: inputs.skipped.iter().map(|skipped| path(skipped)).collect(),
             output: path(&args.output),
             rejects: path(&args.rejects),
-            model: args.server.model.clone(),
+            model: args.server.model.clone().unwrap_or_default(),
             taxonomy: format!("{} {}", taxonomy.name(), taxonomy.version()),
             taxonomy_hash: taxonomy.hash().to_string(),
             started_at_s: SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()),

@@ -1,0 +1,95 @@
+//! The flags that choose between the servers, an embedding model in the process, and both.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use slugline::embedded::{FirstOpinion, LearnedHead, Learning, SentenceModel};
+
+use super::model::{SCRIPT, default_folder, is_model};
+
+/// The engine.
+#[derive(Debug, Args)]
+pub(crate) struct EngineArgs {
+    /// What categorizes the items
+    #[arg(long, value_enum, default_value_t = Engine::Server)]
+    pub(crate) engine: Engine,
+
+    /// The folder with the embedding model: model.onnx and tokenizer.json [default: where examples/embedded/fetch-model.sh
+    /// puts it]
+    #[arg(long, value_name = "FOLDER")]
+    model_folder: Option<PathBuf>,
+
+    /// With --engine both: the embedding model settles what agrees with the servers in this share, 0 to 1 [default: 0.95,
+    /// unless --learn is given]
+    #[arg(long, value_name = "SHARE", group = "rule")]
+    agreement: Option<f64>,
+
+    /// With --engine both: it settles this share of the items, those that it is surest of
+    #[arg(long, value_name = "SHARE", group = "rule")]
+    settle_share: Option<f64>,
+
+    /// With --engine both: it settles what it gives this confidence or more
+    #[arg(long, value_name = "CONFIDENCE", group = "rule")]
+    settle_above: Option<f32>,
+
+    /// With --engine both: a linear head is learned from the servers' answers until it agrees with them in this share
+    #[arg(long, value_name = "SHARE")]
+    learn: Option<f64>,
+
+    /// With --engine both: the file of a learned head to begin with, if it is there; what was learned is saved to it
+    #[arg(long, value_name = "FILE.json", requires = "learn")]
+    pub(crate) head: Option<PathBuf>,
+
+    /// With --engine both: the share of items that are asked at both, to measure how often they agree [default: 0.05]
+    #[arg(long, value_name = "SHARE")]
+    audit: Option<f64>,
+}
+
+/// What categorizes the items.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Engine {
+    /// The language model of the servers
+    Server,
+    /// A small embedding model in this process, no language model: needs no server, knows English best
+    Embedded,
+    /// The embedding model first, and the servers for what it is not sure of
+    Both,
+}
+
+impl EngineArgs {
+    /// Loads the embedding model.
+    pub(crate) fn model(&self) -> Result<SentenceModel, String> {
+        let folder = match &self.model_folder {
+            Some(folder) => folder.clone(),
+            None => default_folder().filter(|folder| is_model(folder)).ok_or_else(|| {
+                format!("there is no embedding model yet: `bash {SCRIPT}` fetches one, or --model-folder names another")
+            })?,
+        };
+        SentenceModel::open(folder).map_err(|error| error.to_string())
+    }
+
+    /// What the model may settle before the servers.
+    pub(crate) fn first_opinion(&self, model: SentenceModel) -> Result<FirstOpinion, String> {
+        let mut opinion = FirstOpinion::of(model);
+        if let Some(target) = self.agreement {
+            opinion = opinion.agreeing(target);
+        }
+        if let Some(share) = self.settle_share {
+            opinion = opinion.share(share);
+        }
+        if let Some(confidence) = self.settle_above {
+            opinion = opinion.above(confidence);
+        }
+        if let Some(share) = self.audit {
+            opinion = opinion.audit(share);
+        }
+        if let Some(target) = self.learn {
+            let mut learning = Learning::to(target);
+            if let Some(path) = self.head.as_ref().filter(|path| path.exists()) {
+                learning = learning.head(LearnedHead::load(path).map_err(|error| error.to_string())?);
+            }
+            opinion = opinion.learn(learning);
+        }
+        Ok(opinion)
+    }
+}
