@@ -64,7 +64,7 @@ impl Latency {
     /// at 25, 11.5 at 50 (p99 4.8 s) and 14.5 at 100 (8 s at most). Prefill is faster than such a card's, since here what it
     /// costs the requests that run is part of the time of their tokens.
     pub fn reference() -> Self {
-        Self { spread: 0.125, ..Self::new(100_000.0, Duration::from_micros(11_800), Duration::from_micros(180)) }
+        Self { spread: 0.135, ..Self::new(200_000.0, Duration::from_micros(11_950), Duration::from_micros(180)) }
             .with_knee(50, Duration::from_micros(65))
     }
 
