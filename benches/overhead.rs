@@ -1,7 +1,7 @@
 //! The client's own cost: slugline beside a bare reqwest loop that posts the same bodies to a server that answers at once.
 //!
 //! `cargo bench --bench overhead`, or with `-- --client slugline --pack-size 3 --items 2000 --rounds 1` after it for one
-//! client alone. To count instructions, start the server by hand (`--serve`), name it with `--base-url`, and run the rest
+//! client alone, and `--exporter` for slugline with an exporter behind its feature `metrics`. To count instructions, start the server by hand (`--serve`), name it with `--base-url`, and run the rest
 //! below `valgrind --tool=callgrind --toggle-collect='*measure*'`.
 //!
 //! The server is this program once more, as a process of its own, so the CPU time of this process is the client's alone.
@@ -14,6 +14,8 @@
 
 #[path = "support/clients.rs"]
 mod clients;
+#[path = "../examples/support/exporter.rs"]
+mod exporter;
 #[path = "support/fixtures.rs"]
 mod fixtures;
 #[path = "support/server.rs"]
@@ -33,6 +35,10 @@ fn main() -> Result<()> {
         return Ok(runtime.block_on(server::serve())?);
     }
     let options = Options::from_args()?;
+    let exporter = exporter::Prometheus::default();
+    if options.has_exporter {
+        metrics::set_global_recorder(exporter.clone())?;
+    }
     let own = options.base_url.is_none().then(Server::start).transpose()?;
     let base_url =
         options.base_url.as_deref().or(own.as_ref().map(|server| server.base_url.as_str())).unwrap_or_default();
@@ -65,6 +71,9 @@ fn main() -> Result<()> {
             );
         }
     }
+    if options.has_exporter {
+        println!("exported: {} lines", exporter.page().lines().count());
+    }
     Ok(())
 }
 
@@ -78,13 +87,25 @@ struct Options {
     base_url: Option<String>,
     items: usize,
     rounds: usize,
+    has_exporter: bool,
 }
 
 impl Options {
     fn from_args() -> Result<Self> {
-        let mut options = Self { client: None, pack_sizes: vec![1, 3], base_url: None, items: 15_000, rounds: 12 };
+        let mut options = Self {
+            client: None,
+            pack_sizes: vec![1, 3],
+            base_url: None,
+            items: 15_000,
+            rounds: 12,
+            has_exporter: false,
+        };
         let mut args = std::env::args().skip(1);
         while let Some(name) = args.next() {
+            if name == "--exporter" {
+                options.has_exporter = true;
+                continue;
+            }
             let mut value = || args.next().ok_or(format!("{name} needs a value"));
             match name.as_str() {
                 "--client" => options.client = Some(value()?),

@@ -7,10 +7,11 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::answer::schema::Schemas;
-use crate::answer::{AnswerForm, Reader};
+use crate::answer::{AnswerForm, MAX_LABELS, Reader};
 use crate::batch::{self, Batch};
 use crate::calibration::{self, Calibration};
 use crate::categorizer::Categorizer;
+use crate::descent::{Descent, Nodes};
 use crate::error::Error;
 use crate::escalation::{Escalation, Way};
 use crate::limit::concurrency::ConcurrencyLimit;
@@ -19,7 +20,7 @@ use crate::prompt::Prefix;
 use crate::prompt::tokens::{CountTokens, TokenEstimator};
 use crate::run::{Settings, Shared, longest_label_tokens};
 use crate::server::{
-    Api, Balance, Dialect, Endpoint, EndpointConfig, EndpointState, OpenAiTransport, Pool, PoolConfig,
+    Api, Balance, Dialect, Endpoint, EndpointConfig, EndpointState, OpenAiTransport, Pool, PoolConfig, checked_address,
 };
 use crate::taxonomy::Taxonomy;
 use crate::tuning::Tuning;
@@ -48,11 +49,32 @@ pub struct CategorizerBuilder {
     tokens: Option<Arc<dyn CountTokens>>,
     escalation: Option<Escalation>,
     calibrations: Vec<Calibration>,
+    descent: Option<Descent>,
     #[cfg(feature = "ledger")]
     ledger: Option<crate::ledger::Ledger>,
+    #[cfg(feature = "ledger")]
+    across_versions: Option<crate::ledger::AcrossVersions>,
     settings: Settings,
 }
 
+/// The endpoints of a categorizer.
+#[derive(Clone, Debug)]
+pub(crate) struct Pools {
+    first: Arc<Pool>,
+    /// The endpoint with the stronger model, where the escalation has one.
+    stronger: Option<Arc<Pool>>,
+}
+
+impl Pools {
+    fn models(&self) -> impl Iterator<Item = &str> {
+        self.first.models().chain(self.stronger.iter().flat_map(|pool| pool.models()))
+    }
+}
+
+/// How many answered texts a run remembers: about 15 MB, 45 with log-probabilities. Copies further apart are asked again.
+const REMEMBERED_TEXTS: usize = 50_000;
+/// The same for each category of a tree below the top, of which there are many.
+const REMEMBERED_TEXTS_BELOW: usize = 2_000;
 /// The most items of a pack.
 const MAX_PACK_SIZE: usize = 16;
 /// The most requests in flight at one endpoint.
@@ -82,8 +104,11 @@ impl CategorizerBuilder {
             tokens: None,
             escalation: None,
             calibrations: Vec::new(),
+            descent: None,
             #[cfg(feature = "ledger")]
             ledger: None,
+            #[cfg(feature = "ledger")]
+            across_versions: None,
             settings: Settings {
                 pack_size: 3,
                 tuning: None,
@@ -95,8 +120,13 @@ impl CategorizerBuilder {
                 transport_retries: 3,
                 content_retries: 2,
                 pack_wait: Duration::from_millis(20),
+                watches_servers: false,
                 waits_by_gauge: false,
                 seed: None,
+                labels_with_parents: false,
+                abstain_below: 0.0,
+                output_language: None,
+                remembered_texts: REMEMBERED_TEXTS,
                 #[cfg(feature = "near-duplicates")]
                 near_duplicates: None,
             },
@@ -169,6 +199,14 @@ impl CategorizerBuilder {
         self
     }
 
+    /// Whether a category may be given together with one below it, where several are asked for
+    /// ([`AnswerForm::Several`]). Default: false, the one below says it all.
+    #[must_use]
+    pub fn labels_with_parents(mut self, wanted: bool) -> Self {
+        self.settings.labels_with_parents = wanted;
+        self
+    }
+
     /// Corrects the probabilities that a model gives to labels, and with them the labels. One for each model; without
     /// log-probabilities it does nothing. Default: none.
     #[must_use]
@@ -179,11 +217,37 @@ impl CategorizerBuilder {
     }
 
     /// Whether a run without a [`calibration`](Self::calibration) measures what the model gives each label at each position
-    /// of a pack, and evens the positions out once each has seen 50 items. The items of a pack then stand in random order. It leaves the mix of labels over the whole
-    /// stream as it is. All endpoints must have the same model. Default: false.
+    /// of a pack, and evens the positions out once each has seen 50 items. The items of a pack then stand in random order.
+    /// It leaves the mix of labels over the whole stream as it is. All endpoints must have the same model. Default: false.
     #[must_use]
     pub fn even_positions(mut self, wanted: bool) -> Self {
         self.settings.evens_positions = wanted;
+        self
+    }
+
+    /// Walks the taxonomy's tree level by level, and says how. Default: a taxonomy with parents that does not fit one prompt is
+    /// walked as [`Descent::default`] has it; any other is asked about as one list.
+    #[must_use]
+    pub fn descend(mut self, descent: Descent) -> Self {
+        self.descent = Some(descent);
+        self
+    }
+
+    /// An item whose category is less probable than this, 0 to 1, after calibration and escalation, is given none:
+    /// [`ItemErrorKind::BelowThreshold`](crate::ItemErrorKind::BelowThreshold), with the category that it would have been. That is
+    /// neither the fallback, which the model itself chooses, nor a failure. Answers without a confidence stand; a ledger keeps
+    /// them as they were. A tree that is walked has [`Descent::stop_below`] instead. Default: 0.
+    #[must_use]
+    pub fn abstain_below(mut self, confidence: f32) -> Self {
+        self.settings.abstain_below = confidence;
+        self
+    }
+
+    /// The language of the names in outcomes, as a tag such as `de`, where the taxonomy has
+    /// [names](crate::Category::names) in it. The prompt stays as it is. Default: the category's own name.
+    #[must_use]
+    pub fn output_language(mut self, language: impl Into<String>) -> Self {
+        self.settings.output_language = Some(language.into());
         self
     }
 
@@ -200,6 +264,15 @@ impl CategorizerBuilder {
     #[must_use]
     pub fn ledger(mut self, ledger: crate::ledger::Ledger) -> Self {
         self.ledger = Some(ledger);
+        self
+    }
+
+    /// Uses answers that the ledger has of an earlier version of the taxonomy, by its name, where they still hold. Both runs
+    /// must have this set, and a calibration is of one version. Default: none, another version asks everything anew.
+    #[cfg(feature = "ledger")]
+    #[must_use]
+    pub fn across_versions(mut self, across: crate::ledger::AcrossVersions) -> Self {
+        self.across_versions = Some(across);
         self
     }
 
@@ -249,9 +322,18 @@ impl CategorizerBuilder {
         self
     }
 
+    /// Whether the `/metrics` of the servers are read about once a second while they answer, for the statistics and alerts:
+    /// requests that run and wait, use of the KV cache, tokens
+    /// ([`EndpointSnapshot::server`](crate::server::EndpointSnapshot::server)). Default: false, they are read once or twice.
+    #[must_use]
+    pub fn watch_server_metrics(mut self, wanted: bool) -> Self {
+        self.settings.watches_servers = wanted;
+        self
+    }
+
     /// Whether a server's own count of waiting requests, from its `/metrics`, lowers the requests in flight as overload
     /// does. vLLM queues without bound and never says that it is overloaded; this keeps its queue short when others share
-    /// the server. Looked at once a second at most. Default: false.
+    /// the server. Includes [`watch_server_metrics`](Self::watch_server_metrics). Default: false.
     #[must_use]
     pub fn watch_server_queue(mut self, wanted: bool) -> Self {
         self.settings.waits_by_gauge = wanted;
@@ -334,13 +416,54 @@ impl CategorizerBuilder {
     /// [`Error::Configuration`] with every problem.
     pub fn build(self) -> Result<Categorizer, Error> {
         let mut problems = self.problems();
-        let prefix = Prefix::with_answers(&self.taxonomy, self.settings.answer_form);
-        let prefix = match &self.tokens {
-            Some(tokens) => prefix.counted_with(&**tokens),
-            None => prefix,
+        let pools = self.pools(&mut problems);
+        let walks = self.descent.is_some() || !self.taxonomy.fits_one_prompt();
+        let nodes = walks.then(|| {
+            let descent = self.descent.clone().unwrap_or_default();
+            Arc::new(Nodes::new(self.taxonomy.clone(), descent, self.clone(), pools.clone()))
+        });
+        let shared = match &nodes {
+            Some(nodes) => nodes.shared(None),
+            None => Arc::new(self.shared(self.taxonomy.clone(), &pools, None)),
         };
-        let (taxonomy, settings) = (self.taxonomy.clone(), self.settings.clone());
-        let largest_request_tokens = u32::try_from(settings.context_tokens).unwrap_or(u32::MAX);
+        if walks {
+            problems.extend(self.descent_problems());
+        }
+        let version = shared.prefix.version().as_str();
+        problems.extend(self.calibrations.iter().filter_map(|of| of.misfit(&shared.taxonomy, version)));
+        for calibration in &self.calibrations {
+            if !pools.models().any(|model| model == calibration.model()) {
+                problems.push(format!("no endpoint has the model {}, which a calibration is for", calibration.model()));
+            }
+        }
+        let mut models = pools.first.models();
+        let first_model = models.next();
+        if self.settings.evens_positions && models.any(|model| Some(model) != first_model) {
+            problems.push("positions can be evened out only where all endpoints have the same model".to_owned());
+        }
+        drop(models);
+        // Of a tree, the longest list decides.
+        let least = match &nodes {
+            Some(nodes) => nodes.longest().least_tokens(),
+            None => shared.least_tokens(),
+        };
+        if least > self.settings.context_tokens {
+            problems.push(format!(
+                "context of {} tokens is too short: prefix, answer and one short item take about {least}",
+                self.settings.context_tokens
+            ));
+        }
+        for rate in self.endpoints.iter().map(|endpoint| endpoint.tokens_per_minute.or(self.tokens_per_minute)) {
+            if rate.is_some_and(|rate| (rate.get() as usize) < least) {
+                problems.push(format!("tokens per minute are fewer than one request takes, about {least}"));
+            }
+        }
+        problems.dedup();
+        if problems.is_empty() { Ok(Categorizer { shared, nodes }) } else { Err(Error::configuration(problems)) }
+    }
+
+    fn pools(&self, problems: &mut Vec<String>) -> Pools {
+        let largest_request_tokens = u32::try_from(self.settings.context_tokens).unwrap_or(u32::MAX);
         let limit = ConcurrencyLimit::new(self.concurrency, self.max_concurrency.max(self.concurrency));
         let mut pool_of = |configs: &[EndpointConfig]| {
             let mut endpoints = Vec::new();
@@ -357,28 +480,29 @@ impl CategorizerBuilder {
                 balance: self.balance,
                 patience: self.patience.unwrap_or(DEFAULT_PATIENCE),
                 first_patience: self.patience.unwrap_or(DEFAULT_FIRST_PATIENCE),
-                seed: settings.seed,
+                seed: self.settings.seed,
             };
             Arc::new(Pool::new(endpoints, config))
         };
-        let pool = pool_of(&self.endpoints);
+        let first = pool_of(&self.endpoints);
         let stronger = match self.escalation.as_ref().map(|escalation| &escalation.way) {
             Some(Way::Stronger(endpoint)) => Some(pool_of(std::slice::from_ref(&**endpoint))),
             _ => None,
         };
-        problems.extend(self.calibrations.iter().filter_map(|of| of.misfit(&taxonomy, prefix.version().as_str())));
-        let models = || pool.models().chain(stronger.iter().flat_map(|pool| pool.models()));
-        for calibration in &self.calibrations {
-            if !models().any(|model| model == calibration.model()) {
-                problems.push(format!("no endpoint has the model {}, which a calibration is for", calibration.model()));
-            }
+        Pools { first, stronger }
+    }
+
+    /// What the runs over one list of categories share. `prefix_number` tells it from others of the same endpoints.
+    pub(crate) fn shared(&self, taxonomy: Taxonomy, pools: &Pools, prefix_number: Option<usize>) -> Shared {
+        let mut settings = self.settings.clone();
+        if prefix_number.is_some_and(|number| number > 0) {
+            settings.remembered_texts = REMEMBERED_TEXTS_BELOW;
         }
-        let mut first_models = pool.models();
-        let first_model = first_models.next();
-        if settings.evens_positions && first_models.any(|model| Some(model) != first_model) {
-            problems.push("positions can be evened out only where all endpoints have the same model".to_owned());
-        }
-        drop(first_models);
+        let prefix = Prefix::with_answers(&taxonomy, settings.answer_form);
+        let prefix = match &self.tokens {
+            Some(tokens) => prefix.counted_with(&**tokens),
+            None => prefix,
+        };
         let calibrations: Vec<_> = self.calibrations.iter().map(|of| calibration::Ready::new(of, &taxonomy)).collect();
         #[cfg(feature = "ledger")]
         let ledger = self.ledger.clone().map(|ledger| {
@@ -389,45 +513,55 @@ impl CategorizerBuilder {
                 has_confidence: self.logprobs,
                 temperature: settings.temperature,
                 evens_positions: settings.evens_positions,
+                labels_with_parents: settings.labels_with_parents,
+                is_across_versions: self.across_versions.is_some(),
                 escalation: self.escalation.as_ref(),
                 calibrations: &calibrations,
             };
-            (ledger, crate::ledger::Questions::new(&asking, models()))
+            (ledger, crate::ledger::Questions::new(&asking, pools.models()))
         });
-        let shared = Shared {
+        Shared {
             schemas: Schemas::new(&taxonomy, settings.answer_form),
-            reader: Reader::new(&taxonomy, settings.answer_form),
+            reader: Reader::new(&taxonomy, settings.answer_form).with_parents(settings.labels_with_parents),
             calibrations,
             #[cfg(feature = "ledger")]
             ledger,
+            #[cfg(feature = "ledger")]
+            across_versions: self.across_versions,
             escalation: self.escalation.clone(),
-            stronger,
+            stronger: pools.stronger.clone(),
             longest_label_tokens: longest_label_tokens(&taxonomy),
             taxonomy,
             prefix,
+            prefix_number,
             estimator: TokenEstimator::default(),
             tokens: self.tokens.clone(),
-            pool,
+            pool: Arc::clone(&pools.first),
             settings,
-        };
-        let least = shared.prefix.tokens() + shared.max_output_tokens(1) + 64;
-        if least > shared.settings.context_tokens {
-            problems.push(format!(
-                "context of {} tokens is too short: prefix, answer and one short item take about {least}",
-                shared.settings.context_tokens
-            ));
         }
-        for rate in self.endpoints.iter().map(|endpoint| endpoint.tokens_per_minute.or(self.tokens_per_minute)) {
-            if rate.is_some_and(|rate| (rate.get() as usize) < least) {
-                problems.push(format!("tokens per minute are fewer than one request takes, about {least}"));
-            }
+    }
+
+    pub(crate) fn most_labels(&self) -> usize {
+        self.settings.answer_form.most_labels()
+    }
+
+    /// What a tree cannot have.
+    fn descent_problems(&self) -> Vec<String> {
+        let mut problems = self.descent.as_ref().map(Descent::problems).unwrap_or_default();
+        if self.taxonomy.children(None).count() < 2 {
+            problems.push("the tree has one category at the top level, which is no choice: take it away".to_owned());
         }
-        problems.dedup();
-        if problems.is_empty() {
-            Ok(Categorizer { shared: Arc::new(shared) })
-        } else {
-            Err(Error::configuration(problems))
+        if self.settings.abstain_below > 0.0 {
+            problems
+                .push("a tree stops where the descent says, not where a list abstains: set its threshold".to_owned());
         }
+        if self.settings.tuning.is_some() {
+            problems.push("a choice of pack sizes is for one list of categories, and a tree has many".to_owned());
+        }
+        if !self.calibrations.is_empty() {
+            problems.push("a calibration is for one list of categories, and a tree has many".to_owned());
+        }
+        problems
     }
 
     /// Checks everything and makes an offline [`batch`](crate::batch) instead: requests and results go through files, so it
@@ -441,6 +575,7 @@ impl CategorizerBuilder {
             ("escalation", self.escalation.is_some()),
             ("even positions", self.settings.evens_positions),
             ("a choice of pack sizes", self.settings.tuning.is_some()),
+            ("a walk through a tree", self.descent.is_some() || !self.taxonomy.fits_one_prompt()),
             #[cfg(feature = "near-duplicates")]
             ("near-duplicates", self.settings.near_duplicates.is_some()),
         ];
@@ -479,6 +614,20 @@ impl CategorizerBuilder {
             settings.answer_form != AnswerForm::Bare || (settings.pack_size == 1 && settings.tuning.is_none()),
             "bare labels cannot be told apart in a pack: set the pack size to 1, or ask for objects",
         );
+        if let AnswerForm::Several(most) = settings.answer_form {
+            need((2..=MAX_LABELS).contains(&most), "several labels are 2 to 8");
+            need(
+                self.calibrations.is_empty() && !settings.evens_positions,
+                "several labels cannot be calibrated: the probabilities are those of the first",
+            );
+            let is_vote = matches!(self.escalation.as_ref().map(|of| &of.way), Some(Way::Vote(_)));
+            need(!is_vote, "several labels cannot be voted on: ask unsure items alone, or at a stronger model");
+            #[cfg(feature = "ledger")]
+            need(self.across_versions.is_none(), "several labels are kept for one version of the taxonomy alone");
+            let has_beam = self.descent.as_ref().is_some_and(|descent| descent.beam > 1);
+            need(!has_beam, "several labels are several paths already: leave the beam at 1");
+        }
+        need((0.0..=1.0).contains(&settings.abstain_below), "the confidence to abstain below must be 0 to 1");
         need(settings.item_tokens >= 16, "item tokens must be at least 16");
         need((0.0..=2.0).contains(&settings.temperature), "temperature must be 0 to 2");
         need((1..=MAX_CONCURRENCY).contains(&self.concurrency), "concurrency must be 1 to 128 requests");
@@ -517,21 +666,6 @@ impl CategorizerBuilder {
             ),
         })
     }
-}
-
-/// The base address if requests can be sent to it.
-fn checked_address(base_url: &str) -> Result<&str, String> {
-    let url = reqwest::Url::parse(base_url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-    let Some(url) = url.filter(reqwest::Url::has_host) else {
-        return Err(format!("{base_url:?} is no address: it should look like http://localhost:8000/v1"));
-    };
-    if url.path().ends_with("/completions") {
-        return Err(format!("{base_url} should be the part before /chat/completions or /completions"));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("an address must not have a user or password: set a key instead".to_owned());
-    }
-    Ok(base_url)
 }
 
 #[cfg(test)]

@@ -10,12 +10,13 @@ use futures_util::{StreamExt, stream};
 use crate::NewsItem;
 use crate::builder::CategorizerBuilder;
 use crate::calibration::{Calibration, CalibrationError, content_free_items};
+use crate::descent::Nodes;
 use crate::error::Error;
 use crate::outcome::{Outcome, Report};
 use crate::prompt::{Prefix, PromptVersion};
-use crate::run::{Run, Shared, Stop};
+use crate::run::{Course, Run, Shared, Stop};
 use crate::server::EndpointSnapshot;
-use crate::stats::Stats;
+use crate::stats::{Stats, StatsHandle};
 use crate::taxonomy::Taxonomy;
 
 /// The requests for each pack size that measure a prior.
@@ -48,7 +49,10 @@ const PRIOR_REQUESTS: usize = 4;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Categorizer {
+    /// What the runs share; of a tree that is walked, those over its top level.
     pub(crate) shared: Arc<Shared>,
+    /// The tree, where it is walked level by level.
+    pub(crate) nodes: Option<Arc<Nodes>>,
 }
 
 impl Categorizer {
@@ -81,7 +85,7 @@ impl Categorizer {
     /// items see [`stream_ordered`](Self::stream_ordered), for channels and iterators [`recipes`](crate::recipes).
     pub fn stream<S: Stream<Item = NewsItem>>(&self, items: S) -> OutcomeStream<S> {
         let stop = Stop::new();
-        OutcomeStream { run: Run::new(Arc::clone(&self.shared), items, &stop), stop }
+        OutcomeStream { course: Course::new(&self.shared, self.nodes.as_ref(), items, &stop), stop }
     }
 
     /// Measures what the models give each label when an item says nothing, alone and at each position of a pack, by asking
@@ -93,6 +97,7 @@ impl Categorizer {
     /// # Errors
     /// The items were not answered, or without log-probabilities, or by more than one model.
     pub async fn measure_prior(&self) -> Result<Calibration, CalibrationError> {
+        self.shared.begin_run();
         let mut outcomes = Vec::new();
         let mut sizes = vec![1, self.shared.settings.pack_size];
         sizes.dedup();
@@ -100,13 +105,13 @@ impl Categorizer {
             let items = stream::iter(content_free_items(PRIOR_REQUESTS * pack_size));
             let stop = Stop::new();
             let run = Run::with_pack_size(Arc::clone(&self.shared), items, &stop, pack_size, false);
-            let mut stream = OutcomeStream { run, stop };
+            let mut stream = OutcomeStream { course: Course::List(Box::new(run)), stop };
             while let Some(outcome) = stream.next().await {
                 outcomes.push(outcome);
             }
         }
         let assignments = outcomes.iter().filter_map(|outcome| outcome.result.as_ref().ok());
-        Calibration::of_content_free(self.taxonomy(), assignments).map_err(|error| {
+        Calibration::of_content_free(&self.shared.taxonomy, assignments).map_err(|error| {
             let failure = outcomes.iter().find_map(|outcome| outcome.result.as_ref().err());
             match failure {
                 Some(failure) => CalibrationError::NotAnswered { reason: failure.to_string() },
@@ -117,10 +122,10 @@ impl Categorizer {
 
     /// The taxonomy.
     pub fn taxonomy(&self) -> &Taxonomy {
-        &self.shared.taxonomy
+        self.nodes.as_ref().map_or(&self.shared.taxonomy, |nodes| nodes.taxonomy())
     }
 
-    /// The prefix that all prompts share.
+    /// The prefix that all prompts share; of a tree that is walked, the one of the top level.
     pub fn prefix(&self) -> &Prefix {
         &self.shared.prefix
     }
@@ -139,26 +144,31 @@ impl Categorizer {
 /// The outcomes of a run, as they are settled; see [`Categorizer::stream`].
 #[derive(Debug)]
 pub struct OutcomeStream<S> {
-    run: Run<S>,
+    course: Course<S>,
     stop: Stop,
 }
 
 impl<S: Stream<Item = NewsItem>> OutcomeStream<S> {
     /// What the run has measured so far.
     pub fn stats(&self) -> Stats {
-        self.run.stats()
+        self.course.stats()
+    }
+
+    /// Gives what the run measures to other tasks, while it goes and after it.
+    pub fn stats_handle(&self) -> StatsHandle {
+        self.course.stats_handle()
     }
 
     /// Why the run stopped before its end, if it did. The items that were not settled then come as outcomes that say so.
     pub fn error(&self) -> Option<&Error> {
-        self.run.error()
+        self.course.error()
     }
 }
 
 impl<S: Stream<Item = NewsItem>> OutcomeStream<S> {
     /// Lets only items below this index be taken from the source.
     pub(crate) fn take_below(&mut self, index: u64) {
-        self.run.take_below(index);
+        self.course.take_below(index);
     }
 }
 
@@ -176,7 +186,7 @@ impl<S: Stream<Item = NewsItem>> Stream for OutcomeStream<S> {
     type Item = Outcome;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Outcome>> {
-        self.run.poll_next(cx)
+        self.course.poll_next(cx)
     }
 }
 

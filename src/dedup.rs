@@ -10,10 +10,6 @@ use crate::outcome::{Assignment, Outcome};
 use crate::prompt::clean::CleanText;
 use crate::run::{Item, Settings};
 
-/// How many answered texts are remembered within a run: about 15 MB, 45 with log-probabilities.
-/// Copies further apart are asked again.
-const REMEMBERED: usize = 50_000;
-
 /// A hash of the text that the model would see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TextHash([u8; 16]);
@@ -58,7 +54,7 @@ enum Entry {
 }
 
 /// The texts that a run has seen.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Dedup {
     entries: HashMap<TextHash, Entry>,
     /// How many answered texts are remembered.
@@ -69,19 +65,6 @@ pub(crate) struct Dedup {
     /// The texts that were asked; those that failed since have no entry.
     #[cfg(feature = "near-duplicates")]
     near: Option<Texts<TextHash>>,
-}
-
-impl Default for Dedup {
-    fn default() -> Self {
-        Self {
-            entries: HashMap::new(),
-            remembered: REMEMBERED,
-            answered: VecDeque::new(),
-            asked: HashMap::new(),
-            #[cfg(feature = "near-duplicates")]
-            near: None,
-        }
-    }
 }
 
 /// What to do with an item.
@@ -105,14 +88,13 @@ pub(crate) struct Copies {
 
 impl Dedup {
     /// Finds near copies, too, where the settings say so; by default exact ones alone.
-    #[cfg_attr(not(feature = "near-duplicates"), expect(unused_variables, reason = "only near copies have settings"))]
     pub(crate) fn new(settings: &Settings) -> Self {
         #[cfg(feature = "near-duplicates")]
         if let Some(near) = &settings.near_duplicates {
             let texts = Texts::new(near.at_least, near.remembered);
             return Self { remembered: near.remembered, near: Some(texts), ..Self::default() };
         }
-        Self::default()
+        Self { remembered: settings.remembered_texts, ..Self::default() }
     }
 
     /// The text of an original that is on its way.
@@ -172,7 +154,12 @@ impl Dedup {
                     if similarity.is_some() {
                         copies.unsettled.push(item);
                     } else {
-                        copies.settled.push(Outcome { id: item.id, index: item.index, result: Err(error.clone()) });
+                        copies.settled.push(Outcome {
+                            id: item.id,
+                            index: item.index,
+                            result: Err(error.clone()),
+                            path: None,
+                        });
                     }
                 }
             }
@@ -197,6 +184,6 @@ impl Entry {
 impl Copy {
     fn answered(self, original: &str, assignment: &Assignment) -> Outcome {
         let result = Ok(assignment.for_copy(original, self.similarity));
-        Outcome { id: self.item.id, index: self.item.index, result }
+        Outcome { id: self.item.id, index: self.item.index, result, path: None }
     }
 }

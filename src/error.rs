@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-use crate::taxonomy::TaxonomyError;
+use crate::taxonomy::{CategoryId, TaxonomyError};
 
 /// Whether trying again can help. Callers that retry should look at this and nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -157,7 +157,7 @@ impl fmt::Display for Failure {
 }
 
 /// The kind of a [`Failure`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum FailureKind {
     /// No connection could be made.
@@ -201,8 +201,28 @@ pub enum FailureKind {
     Refusal,
 }
 
+impl FailureKind {
+    /// All kinds.
+    #[cfg(feature = "metrics")]
+    pub(crate) const ALL: [Self; 13] = [
+        Self::Connect,
+        Self::Interrupted,
+        Self::Timeout,
+        Self::Overloaded,
+        Self::ServerError,
+        Self::UnusableResponse,
+        Self::KeyRefused,
+        Self::UnknownModel,
+        Self::ContextLength,
+        Self::Unsupported,
+        Self::Rejected,
+        Self::ContentFilter,
+        Self::Refusal,
+    ];
+}
+
 /// Why an item has no category.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ItemError {
     /// What happened.
@@ -213,6 +233,8 @@ pub struct ItemError {
     pub elapsed: Duration,
     /// The last failure of a request that the item was part of, where there was one.
     pub failure: Option<Failure>,
+    /// The category that was not probable enough, with its probability; only of [`ItemErrorKind::BelowThreshold`].
+    pub best: Option<(CategoryId, f32)>,
 }
 
 /// The kind of an [`ItemError`], for matching and counting.
@@ -249,9 +271,31 @@ pub enum ItemErrorKind {
     ServerError,
     /// The run ended before the item was settled.
     NotAttempted,
+    /// The model answered, but no category is as probable as was asked for: no failure, but the wish not to guess.
+    BelowThreshold,
 }
 
 impl ItemErrorKind {
+    /// All kinds.
+    #[cfg(feature = "metrics")]
+    pub(crate) const ALL: [Self; 15] = [
+        Self::Empty,
+        Self::TooLong,
+        Self::Rejected,
+        Self::ContentFilter,
+        Self::Refusal,
+        Self::Unreadable,
+        Self::Missing,
+        Self::Repeated,
+        Self::UnknownLabel,
+        Self::Shifted,
+        Self::Cut,
+        Self::Timeout,
+        Self::Connection,
+        Self::ServerError,
+        Self::NotAttempted,
+    ];
+
     /// The kind as it is written in outputs and statistics, in kebab case.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -270,6 +314,7 @@ impl ItemErrorKind {
             Self::Connection => "connection",
             Self::ServerError => "server-error",
             Self::NotAttempted => "not-attempted",
+            Self::BelowThreshold => "below-threshold",
         }
     }
 
@@ -290,6 +335,7 @@ impl ItemErrorKind {
             Self::Connection => "connections break during requests with this item",
             Self::ServerError => "the server fails on requests with this item",
             Self::NotAttempted => "the run ended before the item was settled",
+            Self::BelowThreshold => "no category is as probable as was asked for",
         }
     }
 }
@@ -308,7 +354,7 @@ impl Serialize for ItemErrorKind {
 
 impl ItemError {
     pub(crate) fn of(kind: ItemErrorKind) -> Self {
-        Self { kind, attempts: 0, elapsed: Duration::ZERO, failure: None }
+        Self { kind, attempts: 0, elapsed: Duration::ZERO, failure: None, best: None }
     }
 
     /// Whether trying again can help.
@@ -318,7 +364,8 @@ impl ItemError {
             | ItemErrorKind::TooLong
             | ItemErrorKind::Rejected
             | ItemErrorKind::ContentFilter
-            | ItemErrorKind::Refusal => Status::Permanent,
+            | ItemErrorKind::Refusal
+            | ItemErrorKind::BelowThreshold => Status::Permanent,
             ItemErrorKind::NotAttempted => Status::Temporary,
             _ => Status::Exhausted,
         }
@@ -419,6 +466,7 @@ mod tests {
                 words: Some("engine is dead".into()),
                 request_id: Some("r-1".into()),
             }),
+            best: None,
         };
         assert_eq!(
             error.to_string(),

@@ -9,7 +9,7 @@ use futures_core::Stream;
 use crate::categorizer::{OutcomeStream, StopHandle};
 use crate::error::Error;
 use crate::outcome::Outcome;
-use crate::stats::Stats;
+use crate::stats::{Stats, StatsHandle};
 use crate::{Categorizer, NewsItem};
 
 /// The outcomes of a run in the order of its items; see [`Categorizer::stream_ordered`].
@@ -79,6 +79,11 @@ impl<S: Stream<Item = NewsItem>> OrderedOutcomes<S> {
     /// What the run has measured so far.
     pub fn stats(&self) -> Stats {
         self.outcomes.stats()
+    }
+
+    /// Gives what the run measures to other tasks, while it goes and after it.
+    pub fn stats_handle(&self) -> StatsHandle {
+        self.outcomes.stats_handle()
     }
 
     /// Why the run stopped before its end, if it did. The items that were not settled then come as outcomes that say so.

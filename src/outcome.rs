@@ -5,15 +5,16 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
-use crate::error::{Error, ItemError};
+use crate::descent::CategoryPath;
+use crate::error::{Error, ItemError, ItemErrorKind};
 use crate::prompt::PromptVersion;
 use crate::stats::Stats;
 use crate::taxonomy::CategoryId;
 
 /// What became of one item: a category of the taxonomy, or the reason why there is none.
 ///
-/// Serialized it is one flat object: `{"id", "category", "name", "confidence", …}` or `{"id", "error": {"kind",
-/// "message", …}}`.
+/// Serialized it is one flat object: `{"id", "category", "name", "confidence", …}`, or `{"id", "error": {"kind",
+/// "message", …}}`, or, where no category was probable enough, `{"id", "category": null, "below_threshold": ["sport", 0.31]}`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Outcome {
@@ -23,6 +24,9 @@ pub struct Outcome {
     pub index: u64,
     /// The category, or why there is none.
     pub result: Result<Assignment, ItemError>,
+    /// The way through the tree, level by level, where it was walked ([`Descent`](crate::Descent)); of an item without a
+    /// category as far as it came.
+    pub path: Option<Box<CategoryPath>>,
 }
 
 /// A category given to an item, and how it came about.
@@ -33,16 +37,22 @@ pub struct Assignment {
     pub category: CategoryId,
     /// The category's name.
     pub name: Arc<str>,
+    /// The [hash](crate::Category::hash) of what the category means, which tells whether a later version of the taxonomy has
+    /// changed it.
+    pub category_hash: Arc<str>,
     /// Whether the model chose the category that means "none of these". Items that were given up are errors instead.
     pub is_fallback: bool,
     /// The probability of the category among all labels, 0 to 1, as the model puts it; none when the server gives no
-    /// log-probabilities.
+    /// log-probabilities. Of a tree that was walked: the product of the confidences along the path.
     pub confidence: Option<f32>,
     /// The next most probable categories, at most three, highest first.
     pub runners_up: Vec<(CategoryId, f32)>,
     /// The probabilities of all categories as the model gave them, before any calibration, highest first; those that it
-    /// gave nothing are left out. Empty when the server gives no log-probabilities.
+    /// gave nothing are left out. Empty when the server gives no log-probabilities, and where a tree was walked.
     pub probabilities: Arc<[(CategoryId, f32)]>,
+    /// Further categories of the item, the more fitting first, where several were asked for
+    /// ([`AnswerForm::Several`](crate::AnswerForm::Several)). Each with its probability at the place where the model wrote it.
+    pub secondary: Vec<(CategoryId, Option<f32>)>,
     /// Where the answer came from.
     pub origin: Origin,
 }
@@ -98,11 +108,17 @@ impl Serialize for Outcome {
             Ok(assignment) => {
                 map.serialize_entry("category", &assignment.category)?;
                 map.serialize_entry("name", &assignment.name)?;
+                map.serialize_entry("category_hash", &assignment.category_hash)?;
                 map.serialize_entry("confidence", &assignment.confidence.map(rounded))?;
                 if !assignment.runners_up.is_empty() {
                     let runners_up: Vec<_> =
                         assignment.runners_up.iter().map(|(category, share)| (category, rounded(*share))).collect();
                     map.serialize_entry("runners_up", &runners_up)?;
+                }
+                if !assignment.secondary.is_empty() {
+                    let secondary: Vec<_> =
+                        assignment.secondary.iter().map(|(category, share)| (category, share.map(rounded))).collect();
+                    map.serialize_entry("secondary", &secondary)?;
                 }
                 let origin = &assignment.origin;
                 map.serialize_entry("endpoint", &origin.endpoint)?;
@@ -129,14 +145,22 @@ impl Serialize for Outcome {
                     map.serialize_entry("similarity", &rounded(similarity))?;
                 }
             }
+            Err(error) if error.kind == ItemErrorKind::BelowThreshold => {
+                map.serialize_entry("category", &None::<CategoryId>)?;
+                let best = error.best.as_ref().map(|(category, confidence)| (category, rounded(*confidence)));
+                map.serialize_entry("below_threshold", &best)?;
+            }
             Err(error) => map.serialize_entry("error", error)?,
+        }
+        if let Some(path) = &self.path {
+            map.serialize_entry("path", path)?;
         }
         map.end()
     }
 }
 
 /// Rounded to four digits, which is more than a probability of a language model is worth.
-fn rounded(probability: f32) -> f64 {
+pub(crate) fn rounded(probability: f32) -> f64 {
     (f64::from(probability) * 10_000.0).round() / 10_000.0
 }
 
@@ -167,7 +191,7 @@ impl Report {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::error::ItemErrorKind;
+    use crate::Category;
 
     /// An assignment with these probabilities, given at a position of a pack.
     pub(crate) fn assignment(probabilities: &[(CategoryId, f32)], pack_size: usize, position: usize) -> Assignment {
@@ -177,10 +201,12 @@ pub(crate) mod tests {
         Assignment {
             category: best.0.clone(),
             name: best.0.as_str().into(),
+            category_hash: taxonomy.find(best.0.as_str()).map(Category::hash).unwrap_or_default().into(),
             is_fallback: false,
             confidence: Some(best.1),
             runners_up: Vec::new(),
             probabilities: probabilities.into(),
+            secondary: Vec::new(),
             origin: Origin {
                 endpoint: "e".into(),
                 model: "m".into(),
@@ -200,7 +226,7 @@ pub(crate) mod tests {
 
     #[test]
     fn both_kinds_of_outcome_are_flat_objects() {
-        let failed = Outcome { id: "a".into(), index: 0, result: Err(ItemError::of(ItemErrorKind::Empty)) };
+        let failed = Outcome { id: "a".into(), index: 0, result: Err(ItemError::of(ItemErrorKind::Empty)), path: None };
         assert_eq!(
             serde_json::to_string(&failed).unwrap(),
             r#"{"id":"a","error":{"kind":"empty","message":"title and body have no text to categorize","status":"permanent","attempts":0}}"#

@@ -60,13 +60,14 @@ class Server:
     usage: Usage = field(default_factory=Usage)
 
 
-def task(categories, server):
-    """The part of a prompt that is the same for all items, in the words of slugline's prompt."""
+def task(categories, server, form=""):
+    """The part of a prompt that is the same for all items: slugline's words in slugline's order, the form of the answer
+    before the categories."""
     listing = "\n".join(f"- {category['id']}: {category['name']}. {category['description']}" for category in categories)
     return (
         f"Client: {server.client}.\n"
-        "You are a news editor. Put every news item into the one category that its main subject belongs to.\n\n"
-        f"Categories, as id: name. what belongs there.\n{listing}\n"
+        "You label news items for a newsroom. Put every news item into the one category that its main subject belongs to.\n"
+        f"{form}\n\nThe categories, as id: name. what belongs there.\n{listing}\n"
     )
 
 

@@ -2,13 +2,19 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 
-use clap::Parser;
-use slugline::{Categorizer, CategorizerBuilder, Ledger, Taxonomy};
+use clap::{Parser, ValueEnum};
+use slugline::calibration::Calibration;
+use slugline::ledger::AcrossVersions;
+use slugline::{AnswerForm, Categorizer, CategorizerBuilder, Descent, Ledger, Taxonomy, Tuning};
 
 use super::server::{ServerArgs, read_args, with};
 
 /// Categorizes news items: a JSON object per line in, one per line out.
+///
+/// A taxonomy whose tree does not fit one prompt is walked level by level; its output lines have a "path" with the confidence
+/// at each level.
 ///
 /// Input lines are {"id", "title", "body", ...}. Output lines are {"id", "category", "name", "confidence", ...} or
 /// {"id", "error": {"kind", "message", ...}}, one for each input line, in the order in which they are settled.
@@ -37,17 +43,68 @@ pub(crate) struct Args {
     #[command(flatten)]
     server: ServerArgs,
 
-    /// The most items that share a request, 1 to 16 [default: 3]
+    /// The most items that share a request, 1 to 16, or auto to find it by measurement [default: 3]
     #[arg(long, value_name = "N")]
-    pack_size: Option<usize>,
+    pack_size: Option<PackSize>,
+
+    /// A calibration, as `evaluate --fit` writes it
+    #[arg(long, value_name = "FILE.toml")]
+    calibration: Option<PathBuf>,
+
+    /// Walks the taxonomy's tree level by level, also where it fits one prompt [default: only where it does not]
+    #[arg(long)]
+    descend: bool,
+
+    /// In a tree, how many paths of an item are followed, 1 to 4 [default: 1]
+    #[arg(long, value_name = "PATHS")]
+    beam: Option<usize>,
+
+    /// In a tree, an item goes no deeper when the confidence of the best child is below this, 0 to 1 [default: 0]
+    #[arg(long, value_name = "SHARE")]
+    stop_below: Option<f32>,
+
+    /// In a list, an item has no category when its confidence is below this, 0 to 1 [default: 0]
+    #[arg(long, value_name = "SHARE")]
+    abstain_below: Option<f32>,
+
+    /// The most categories of an item, 1 to 8, that of its main subject first [default: 1]
+    #[arg(long, value_name = "N")]
+    labels: Option<u8>,
+
+    /// The language of the names in the output, where the taxonomy has them
+    #[arg(long, value_name = "TAG")]
+    language: Option<String>,
 
     /// Where answers are kept, so that nothing is asked twice and the same command goes on after any end
     #[arg(long, value_name = "FILE")]
     pub(crate) ledger: Option<PathBuf>,
 
+    /// Uses the ledger's answers of an earlier version of the taxonomy whose category means the same; with rivals, if the
+    /// runners-up do, too. Both runs need it
+    #[arg(long, value_name = "WHICH", requires = "ledger")]
+    across_versions: Option<Across>,
+
     /// Where the figures of the run go at its end, as JSON
     #[arg(long, value_name = "FILE.json")]
     pub(crate) stats: Option<PathBuf>,
+}
+
+/// Which answers of an earlier version are used.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Across {
+    /// Those whose category means the same
+    Category,
+    /// Those whose runners-up mean the same as well
+    Rivals,
+}
+
+impl From<Across> for AcrossVersions {
+    fn from(across: Across) -> Self {
+        match across {
+            Across::Category => Self::SameCategory,
+            Across::Rivals => Self::SameRivals,
+        }
+    }
 }
 
 impl Args {
@@ -59,9 +116,46 @@ impl Args {
     /// The categorizer that the flags describe. Opens the ledger, which keeps a second process with the same one away.
     pub(crate) fn categorizer(&self) -> Result<Categorizer, String> {
         let taxonomy = Taxonomy::load(&self.taxonomy).map_err(|error| error.to_string())?;
-        let builder = with(self.server.builder(taxonomy)?, self.pack_size, CategorizerBuilder::pack_size);
+        let builder = match self.pack_size {
+            Some(PackSize::Auto) => self.server.builder(taxonomy)?.tuning(Tuning::auto()),
+            Some(PackSize::Items(items)) => self.server.builder(taxonomy)?.pack_size(items),
+            None => self.server.builder(taxonomy)?,
+        };
+        let calibration = self.calibration.as_deref().map(Calibration::load).transpose();
+        let builder = with(builder, calibration.map_err(|error| error.to_string())?, CategorizerBuilder::calibration);
+        let builder = with(builder, self.descent(), CategorizerBuilder::descend);
+        let builder = with(builder, self.abstain_below, CategorizerBuilder::abstain_below);
+        let several = self.labels.filter(|most| *most != 1).map(AnswerForm::Several);
+        let builder = with(builder, several, CategorizerBuilder::answer_form);
+        let builder = with(builder, self.language.clone(), CategorizerBuilder::output_language);
         let ledger = self.ledger.as_ref().map(Ledger::open).transpose().map_err(|error| error.to_string())?;
         let builder = with(builder, ledger, CategorizerBuilder::ledger);
+        let across = self.across_versions.map(AcrossVersions::from);
+        let builder = with(builder, across, CategorizerBuilder::across_versions);
         builder.build().map_err(|error| error.to_string())
+    }
+
+    fn descent(&self) -> Option<Descent> {
+        let is_wanted = self.descend || self.beam.is_some() || self.stop_below.is_some();
+        let descent = Descent::default().beam(self.beam.unwrap_or(1)).stop_below(self.stop_below.unwrap_or(0.0));
+        is_wanted.then_some(descent)
+    }
+}
+
+/// How many items share a request.
+#[derive(Clone, Copy, Debug)]
+enum PackSize {
+    Auto,
+    Items(usize),
+}
+
+impl FromStr for PackSize {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            text => text.parse().map(Self::Items).map_err(|_| "neither a number nor auto"),
+        }
     }
 }

@@ -7,13 +7,13 @@ use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, Read};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 use slugline::NewsItem;
 use tokio::sync::mpsc;
 
 use super::lines::{content, object_text, read_line, reason_of};
+use super::position::{self, Position};
 use super::resume::Done;
 
 /// Items and notices that are read ahead. Few, since each may have a long line.
@@ -60,36 +60,6 @@ struct LineError {
     message: String,
 }
 
-/// How far an input is read.
-#[derive(Debug, Default)]
-pub(crate) struct Position {
-    size_bytes: Option<u64>,
-    bytes: AtomicU64,
-    lines: AtomicU64,
-    blank: AtomicU64,
-}
-
-impl Position {
-    /// Lines so far, blank ones included.
-    pub(crate) fn lines(&self) -> u64 {
-        self.lines.load(Ordering::Relaxed)
-    }
-
-    /// Blank lines so far.
-    pub(crate) fn blank(&self) -> u64 {
-        self.blank.load(Ordering::Relaxed)
-    }
-
-    /// The lines of the whole input that are not blank, estimated by its size. Unknown for a pipe, and for a file that
-    /// turns out to be longer than it was.
-    pub(crate) fn estimated_total(&self) -> Option<u64> {
-        let (size, bytes) = (self.size_bytes?, self.bytes.load(Ordering::Relaxed));
-        let lines = self.lines().saturating_sub(self.blank());
-        let is_usable = bytes > 0 && bytes <= size;
-        is_usable.then(|| (lines as f64 * size as f64 / bytes as f64).round() as u64)
-    }
-}
-
 impl Source {
     /// Opens a file, or standard input for `-`.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
@@ -111,7 +81,7 @@ impl Source {
     pub(crate) fn read(self, done: Done) -> io::Result<Input> {
         let (item_sender, items) = mpsc::channel(READ_AHEAD);
         let (notice_sender, notices) = mpsc::channel(READ_AHEAD);
-        let position = Arc::new(Position { size_bytes: self.size_bytes, ..Position::default() });
+        let position = Arc::new(Position::new(self.size_bytes));
         let reading = Reading {
             reader: BufReader::with_capacity(64 * 1024, self.reader),
             items: item_sender,
@@ -142,14 +112,18 @@ impl<R: Read> Reading<R> {
 
     fn read_lines(&mut self) -> io::Result<()> {
         let mut line = Vec::new();
+        let mut number = 0;
         while let Some(length_bytes) = read_line(&mut self.reader, &mut line)? {
-            self.position.bytes.fetch_add(length_bytes, Ordering::Relaxed);
-            let number = self.position.lines.fetch_add(1, Ordering::Relaxed) + 1;
-            let is_taken = match item_of(content(&line, number), number) {
-                None => {
-                    self.position.blank.fetch_add(1, Ordering::Relaxed);
-                    true
-                }
+            self.position.add_bytes(length_bytes);
+            number += 1;
+            let row = item_of(content(&line, number), number);
+            if row.is_some() {
+                self.position.add_row();
+            } else {
+                self.position.add_blank();
+            }
+            let is_taken = match row {
+                None => true,
                 Some(Ok(item)) if self.done.has(number, Some(&item.id))? => true,
                 Some(Err(invalid)) if self.done.has(number, invalid.id.as_deref())? => true,
                 Some(Ok(item)) => self.items.blocking_send((number, item)).is_ok(),
@@ -162,7 +136,7 @@ impl<R: Read> Reading<R> {
                 line = Vec::new();
             }
         }
-        if self.position.lines() < self.done.last() {
+        if number < self.done.last() {
             let last = self.done.last();
             return Err(io::Error::other(format!(
                 "the output has line {last}, so it is of another input; name another output"
@@ -198,9 +172,5 @@ fn id_of(text: &[u8]) -> Option<String> {
         id: serde_json::Value,
     }
     let OnlyId { id } = serde_json::from_slice(text).ok()?;
-    match id {
-        serde_json::Value::String(id) => Some(id).filter(|id| !id.is_empty()),
-        serde_json::Value::Number(id) if id.is_i64() || id.is_u64() => Some(id.to_string()),
-        _ => None,
-    }
+    position::id_of(&id)
 }

@@ -19,6 +19,8 @@ mod resume;
 mod files;
 #[path = "../support/lines.rs"]
 mod lines;
+#[path = "../support/position.rs"]
+mod position;
 #[path = "../support/progress.rs"]
 mod progress;
 #[path = "../support/server.rs"]
@@ -44,7 +46,8 @@ use self::args::Args;
 use self::files::{about, is_same_file, is_standard, lower_case};
 use self::input::{Input, Notice, Source};
 use self::output::Output;
-use self::progress::{Counts, Progress};
+use self::position::Position;
+use self::progress::{Counts, Measured, Progress};
 use self::resume::Done;
 use self::stop::Stop;
 
@@ -92,7 +95,7 @@ async fn run(args: &Args) -> Result<End, String> {
     };
     let output = output.map_err(|error| about("create output", &args.output, &error))?;
     let (counts, invalid) =
-        (Counts { done: done.len(), before: done.len(), failed: done.failed, total: None }, done.invalid);
+        (Counts { done: done.len(), before: done.len(), failed: done.failed, ..Counts::default() }, done.invalid);
     let Input { items, notices, position } =
         source.read(done).map_err(|error| format!("cannot start a thread: {}", lower_case(&error)))?;
 
@@ -128,7 +131,11 @@ async fn run(args: &Args) -> Result<End, String> {
     let stats = outcomes.stats();
     print_summary(&stats, invalid);
     if let Some((path, file)) = stats_file {
-        let report = report(&stats, InputLines { lines: position.lines(), blank: position.blank(), invalid }, &end);
+        let report = report(
+            &stats,
+            InputLines { lines: position.rows() + position.blank(), blank: position.blank(), invalid },
+            &end,
+        );
         write_report(file, &report).map_err(|error| about("write stats", path, &error))?;
     }
     Ok(end)
@@ -146,7 +153,7 @@ struct Job<S> {
     invalid: u64,
     /// Where lines have numbers, those of the items under way.
     lines: Option<Lines>,
-    position: Arc<input::Position>,
+    position: Arc<Position>,
 }
 
 /// The lines of items under way, by the items' numbers.
@@ -182,7 +189,7 @@ impl<S: Stream<Item = NewsItem>> Job<S> {
                     }
                     Some(Notice::End(end)) => {
                         is_read = true;
-                        let line = self.position.lines();
+                        let line = self.position.rows() + self.position.blank();
                         let reason = |error| format!("cannot read on after line {line}: {}", lower_case(&error));
                         stopped_by = stopped_by.or(end.err().map(reason));
                     }
@@ -191,7 +198,10 @@ impl<S: Stream<Item = NewsItem>> Job<S> {
                         stopped_by = stopped_by.or_else(|| Some("the reading of the input broke down".to_owned()));
                     }
                 },
-                _ = every_second.tick() => self.output.flush_if_due()?,
+                _ = every_second.tick() => {
+                    self.output.flush_if_due()?;
+                    self.counts.measured = Some(Measured::from(&self.outcomes.stats()));
+                }
             }
             if let Some(error) = self.outcomes.error() {
                 stopped_by = Some(error.to_string());
@@ -209,7 +219,7 @@ impl<S: Stream<Item = NewsItem>> Job<S> {
 
     fn settled(&mut self, outcome: &Outcome) -> io::Result<()> {
         let Some(lines) = &self.lines else {
-            self.count(outcome.result.is_err());
+            self.count(is_failed(outcome));
             return self.output.line(outcome);
         };
         let line = lines.lock().unwrap_or_else(PoisonError::into_inner).remove(&outcome.index);
@@ -217,7 +227,7 @@ impl<S: Stream<Item = NewsItem>> Job<S> {
         if outcome.result.as_ref().is_err_and(|error| error.kind == ItemErrorKind::NotAttempted) {
             return Ok(());
         }
-        self.count(outcome.result.is_err());
+        self.count(is_failed(outcome));
         self.output.line(&NumberedOutcome { outcome, line })
     }
 
@@ -225,6 +235,11 @@ impl<S: Stream<Item = NewsItem>> Job<S> {
         self.counts.done += 1;
         self.counts.failed += u64::from(is_failed);
     }
+}
+
+/// Whether an item failed. One that no category was probable enough for has not.
+fn is_failed(outcome: &Outcome) -> bool {
+    outcome.result.as_ref().is_err_and(|error| error.kind != ItemErrorKind::BelowThreshold)
 }
 
 /// The items as a stream that ends when the run is stopped, which drops the receiver and so ends the reading thread.

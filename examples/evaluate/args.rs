@@ -7,6 +7,7 @@ use clap::{Parser, ValueEnum};
 use slugline::calibration::Calibration;
 use slugline::{AnswerForm, Categorizer, CategorizerBuilder, EndpointConfig, Escalation, Taxonomy};
 
+use super::files::is_same_file;
 use super::server::{ServerArgs, read_args, with};
 
 /// Measures how many labels are right, and how many items per second that costs, on labelled items of your own.
@@ -41,6 +42,19 @@ pub(crate) struct Args {
     /// The forms of the answer: a setting for each; bare is for single items alone
     #[arg(long, value_name = "FORM,...", value_delimiter = ',', default_value = "objects")]
     answers: Vec<Form>,
+
+    /// The most categories of an item, 2 to 8: the field of the label is then a list of labels, that of the main subject first,
+    /// and figures of the whole lists are printed below those of the first
+    #[arg(long, value_name = "N", conflicts_with_all = ["answers", "correction"])]
+    pub(crate) labels: Option<u8>,
+
+    /// What the categories are in the scheme of the labels, which is then scored
+    #[arg(long, value_name = "FILE.toml", conflicts_with_all = ["correction", "labels"])]
+    pub(crate) mapping: Option<PathBuf>,
+
+    /// Shows all figures also for the items of each language, by their field `lang` or `language`
+    #[arg(long)]
+    pub(crate) by_language: bool,
 
     /// The most tokens of an item that are shown to the model [default: 150]
     #[arg(long, value_name = "N")]
@@ -151,10 +165,31 @@ impl Args {
         read_args(super::complain)
     }
 
+    /// Refuses to write over a file that is needed.
+    pub(crate) fn refuse_overwriting(&self) -> Result<(), String> {
+        let targets = [("report", &self.report), ("json", &self.json), ("fit", &self.fit)];
+        let mut needed = vec![("input", &self.input), ("taxonomy", &self.taxonomy)];
+        needed.extend(self.calibration.as_ref().map(|path| ("calibration", path)));
+        needed.extend(self.mapping.as_ref().map(|path| ("mapping", path)));
+        needed.extend(self.peers.as_ref().map(|path| ("peers", path)));
+        for (role, target) in targets.into_iter().filter_map(|(role, target)| Some((role, target.as_ref()?))) {
+            if let Some((other, _)) = needed.iter().find(|(_, path)| is_same_file(target, path)) {
+                return Err(format!(
+                    "--{role} {} is the same file as --{other} and would overwrite it",
+                    target.display()
+                ));
+            }
+            needed.push((role, target));
+        }
+        Ok(())
+    }
+
     /// The settings, each once, in the order of the flags. `skipped` hears of those that make no sense.
     pub(crate) fn settings(&self, mut skipped: impl FnMut(String)) -> Vec<Planned> {
         let mut settings = Vec::new();
-        for form in self.answers.iter().copied().map(AnswerForm::from) {
+        let several = self.labels.map(AnswerForm::Several);
+        let forms = self.answers.iter().copied().map(AnswerForm::from).filter(|_| several.is_none());
+        for form in several.into_iter().chain(forms) {
             for &pack_size in &self.pack_sizes {
                 let planned = Planned { form, pack_size, is_escalated: false };
                 if form == AnswerForm::Bare && pack_size != 1 {

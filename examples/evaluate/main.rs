@@ -13,15 +13,20 @@
 mod args;
 mod input;
 mod measure;
-mod outputs;
 mod peers;
 mod rows;
 mod table;
 
+#[path = "../support/aligned.rs"]
+mod aligned;
 #[path = "../support/files.rs"]
 mod files;
+#[path = "../support/items.rs"]
+mod items;
 #[path = "../support/lines.rs"]
 mod lines;
+#[path = "../support/outputs.rs"]
+mod outputs;
 #[path = "../support/progress.rs"]
 mod progress;
 #[path = "../support/server.rs"]
@@ -29,11 +34,12 @@ mod server;
 #[path = "../support/stop.rs"]
 mod stop;
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use slugline::evaluate::{About, Evaluation, Point, Setting, match_labels};
+use slugline::evaluate::{About, Evaluation, GradedSet, Mapping, Point, Setting, SeveralMetrics, match_labels};
 use slugline::{Categorizer, CategoryId, NewsItem, Stats, Taxonomy};
 
 use self::args::{Args, Planned};
@@ -66,7 +72,7 @@ enum End {
 
 /// Prepares everything, measures, and reports. An error means that it could not start or that nothing could be written.
 async fn run(args: &Args) -> Result<End, String> {
-    outputs::refuse_overwriting(args)?;
+    args.refuse_overwriting()?;
     let taxonomy = Taxonomy::load(&args.taxonomy).map_err(|error| error.to_string())?;
     let settings = args.settings(|skipped| say(&skipped));
     let Some(first) = settings.first() else {
@@ -81,16 +87,30 @@ async fn run(args: &Args) -> Result<End, String> {
     let categorizers =
         settings.iter().map(|planned| args.categorizer(&taxonomy, *planned)).collect::<Result<Vec<_>, _>>()?;
     let labelled = input::read(&args.input, &args.label_field, args.limit.unwrap_or(usize::MAX))?;
-    let truths = match_labels(&taxonomy, labelled.iter().map(|labelled| (labelled.line, labelled.label.as_str())))
-        .map_err(|error| error.to_string())?;
+    let mapping = args.mapping.as_ref().map(|path| Mapping::load(path, &taxonomy)).transpose();
+    let mapping = mapping.map_err(|error| error.to_string())?;
+    let scheme = mapping.as_ref().map_or(&taxonomy, Mapping::scheme);
+    let matched =
+        |labels: &mut dyn Iterator<Item = (u64, &str)>| match_labels(scheme, labels).map_err(|error| error.to_string());
+    let truths = matched(&mut labelled.iter().map(|labelled| (labelled.line, labelled.label.as_str())))?;
+    let mut truth_sets = Vec::new();
+    for (labelled, first) in labelled.iter().zip(&truths).filter(|_| args.labels.is_some()) {
+        let others = matched(&mut labelled.others.iter().map(|label| (labelled.line, label.as_str())))?;
+        truth_sets.push(std::iter::once(first.clone()).chain(others).collect());
+    }
+    let languages = labelled.iter().filter(|_| args.by_language);
+    let languages = languages.map(|labelled| labelled.item.language.clone().unwrap_or_default()).collect();
     let items: Vec<NewsItem> = labelled.into_iter().map(|labelled| labelled.item).collect();
     let peers = args.peers.as_deref().map(peers::read).transpose()?.unwrap_or_default();
-    let mut outputs = Outputs::open(args)?;
+    let mut outputs = Outputs::open([(&args.report, Evaluation::to_html as fn(&_) -> _), (&args.json, outputs::json)])?;
     let mut job = Job {
         args,
         about: about_run(args, &taxonomy, items.len()),
-        taxonomy,
+        taxonomy: scheme.clone(),
+        mapping: mapping.clone(),
         truths,
+        truth_sets,
+        languages,
         peers,
         runs: Vec::new(),
         notes: Vec::new(),
@@ -132,7 +152,7 @@ async fn run(args: &Args) -> Result<End, String> {
     }
     outputs.write(&evaluation)?;
     // A closed standard output is no reason to fail: the files are written.
-    let _ = write!(io::stdout(), "{}", table::table(&evaluation));
+    let _ = write!(io::stdout(), "{}{}", table::table(&evaluation), job.several());
     if let Some((path, fitted)) = fitted {
         fitted.calibration.save(path).map_err(|error| error.to_string())?;
     }
@@ -147,8 +167,15 @@ async fn run(args: &Args) -> Result<End, String> {
 struct Job<'a> {
     args: &'a Args,
     about: About,
+    /// The taxonomy of the labels.
     taxonomy: Taxonomy,
+    /// What the categories that are asked for are in it, where it is another one.
+    mapping: Option<Mapping>,
     truths: Vec<CategoryId>,
+    /// All labels of each item, where several are wanted.
+    truth_sets: Vec<BTreeSet<CategoryId>>,
+    /// The language of each item, where figures are wanted by it.
+    languages: Vec<String>,
     peers: Vec<Point>,
     runs: Vec<Run>,
     notes: Vec<String>,
@@ -175,6 +202,27 @@ impl Job<'_> {
                 Correction::None
             }
         }
+    }
+
+    /// The figures of whole lists of labels, a line for each setting.
+    fn several(&self) -> String {
+        let mut lines = String::new();
+        for run in self.runs.iter().filter(|_| !self.truth_sets.is_empty()) {
+            let sets = run.outcomes.iter().zip(&self.truth_sets);
+            let sets: Vec<_> = sets.map(|(outcome, truth)| GradedSet::new(outcome, truth.clone())).collect();
+            let of = SeveralMetrics::new(&sets);
+            lines += &format!(
+                "{}: micro-F1 {:.3}, macro-F1 {:.3}, Jaccard {:.3}, exact match {:.3}, {:.2} labels an item given, {:.2} true\n",
+                run.setting.name,
+                of.micro_f1.unwrap_or(0.0),
+                of.macro_f1,
+                of.jaccard,
+                of.exact_match,
+                of.given_labels_per_item,
+                of.true_labels_per_item,
+            );
+        }
+        lines
     }
 
     /// Passes on what the servers' prefix caches lack, which makes every setting slower than it need be.
@@ -212,9 +260,9 @@ impl Job<'_> {
         let mut evaluation = Evaluation::new(self.about.clone(), &self.taxonomy);
         evaluation.notes.clone_from(&self.notes);
         evaluation.points.clone_from(&self.peers);
-        for part in rows::parts(&self.truths, &self.taxonomy, held_out, self.args.skew) {
+        for part in rows::parts(&self.truths, &self.taxonomy, held_out, self.args.skew, &self.languages) {
             for run in &self.runs {
-                rows::add(&mut evaluation, run, &self.truths, &part, &self.taxonomy)
+                rows::add(&mut evaluation, run, &self.truths, &part, &self.taxonomy, self.mapping.as_ref())
                     .map_err(|error| error.to_string())?;
             }
         }

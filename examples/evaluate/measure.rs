@@ -38,7 +38,8 @@ pub(crate) async fn measure(categorizer: &Categorizer, items: &[NewsItem], stop:
                     let error = outcome.result.as_ref().err();
                     if error.is_none_or(|error| error.kind != ItemErrorKind::NotAttempted) {
                         counts.done += 1;
-                        counts.failed += u64::from(error.is_some());
+                        counts.failed +=
+                            u64::from(error.is_some_and(|error| error.kind != ItemErrorKind::BelowThreshold));
                     }
                     outcomes.push(outcome);
                 }

@@ -1,8 +1,10 @@
 //! From runs to the rows of an evaluation: a run may be read in two ways, without and with a correction, and on a part of
 //! its items.
 
+use std::collections::BTreeMap;
+
 use slugline::calibration::{Calibration, CalibrationError, Sample};
-use slugline::evaluate::{Evaluation, GradedItem, Setting, Throughput, UnknownTruth, halves, skewed};
+use slugline::evaluate::{Evaluation, GradedItem, Mapping, Setting, Throughput, UnknownTruth, halves, skewed};
 use slugline::{CategoryId, Outcome, Stats, Taxonomy};
 
 /// The split and the skewed part are the same in every evaluation of the same items.
@@ -30,7 +32,7 @@ pub(crate) struct Part {
     /// In words; none for all.
     words: Option<String>,
     /// Added to the names of settings.
-    suffix: &'static str,
+    suffix: String,
     /// The numbers of its items, in order.
     items: Vec<usize>,
 }
@@ -55,14 +57,22 @@ pub(crate) fn fit(runs: &[Run], truths: &[CategoryId], taxonomy: &Taxonomy) -> R
 }
 
 /// The parts that figures are wanted of.
-pub(crate) fn parts(truths: &[CategoryId], taxonomy: &Taxonomy, held_out: Option<&[usize]>, skew: bool) -> Vec<Part> {
+pub(crate) fn parts(
+    truths: &[CategoryId],
+    taxonomy: &Taxonomy,
+    held_out: Option<&[usize]>,
+    skew: bool,
+    languages: &[String],
+) -> Vec<Part> {
     let whole = Part {
         words: held_out.map(|_| "of the half that was not fitted on".to_owned()),
-        suffix: "",
+        suffix: String::new(),
         items: held_out.map_or_else(|| (0..truths.len()).collect(), <[usize]>::to_vec),
     };
+    let mut parts = by_language(&whole, languages);
     if !skew {
-        return vec![whole];
+        parts.insert(0, whole);
+        return parts;
     }
     let of_part: Vec<CategoryId> = whole.items.iter().filter_map(|item| truths.get(*item).cloned()).collect();
     let items = skewed(&of_part, taxonomy, SEED).into_iter().map(|place| whole.items[place]).collect();
@@ -70,7 +80,23 @@ pub(crate) fn parts(truths: &[CategoryId], taxonomy: &Taxonomy, held_out: Option
         Some(words) => format!("of a skewed part {words}"),
         None => "of a skewed part".to_owned(),
     };
-    vec![whole, Part { words: Some(words), suffix: ", skewed", items }]
+    let skewed = Part { words: Some(words), suffix: ", skewed".to_owned(), items };
+    [whole, skewed].into_iter().chain(parts).collect()
+}
+
+/// The items of a part by their language, one for each item of the set; those without one are no part.
+fn by_language(whole: &Part, languages: &[String]) -> Vec<Part> {
+    let mut parts: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for &item in &whole.items {
+        if let Some(language) = languages.get(item).filter(|language| !language.is_empty()) {
+            parts.entry(language).or_default().push(item);
+        }
+    }
+    let part = |(language, items): (&str, Vec<usize>)| {
+        let words = whole.words.as_deref().map(|words| format!(" {words}")).unwrap_or_default();
+        Part { words: Some(format!("in {language}{words}")), suffix: format!(", {language}"), items }
+    };
+    parts.into_iter().map(part).collect()
 }
 
 /// Adds a run, once for each part and way of reading it.
@@ -80,9 +106,11 @@ pub(crate) fn add(
     truths: &[CategoryId],
     part: &Part,
     taxonomy: &Taxonomy,
+    mapping: Option<&Mapping>,
 ) -> Result<(), UnknownTruth> {
+    let mapped = |item: GradedItem| mapping.map_or_else(|| item.clone(), |mapping| mapping.apply(&item));
     let grade = |how: fn(&Outcome, CategoryId) -> GradedItem| -> Vec<GradedItem> {
-        let graded = |item: &usize| Some(how(run.outcomes.get(*item)?, truths.get(*item)?.clone()));
+        let graded = |item: &usize| Some(mapped(how(run.outcomes.get(*item)?, truths.get(*item)?.clone())));
         part.items.iter().filter_map(graded).collect()
     };
     let written = grade(GradedItem::as_written);
@@ -93,8 +121,12 @@ pub(crate) fn add(
             Some((*word, written.iter().map(|item| item.corrected(calibration, taxonomy)).collect()))
         }
     };
-    let all: Vec<GradedItem> =
-        run.outcomes.iter().zip(truths).map(|(outcome, truth)| GradedItem::new(outcome, truth.clone())).collect();
+    let all: Vec<GradedItem> = run
+        .outcomes
+        .iter()
+        .zip(truths)
+        .map(|(outcome, truth)| mapped(GradedItem::new(outcome, truth.clone())))
+        .collect();
     let throughput = Throughput::from_stats(&run.stats, &all);
     for (word, items) in [("", written)].into_iter().chain(corrected) {
         let mut setting = run.setting.clone();

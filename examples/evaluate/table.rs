@@ -2,6 +2,8 @@
 
 use slugline::evaluate::{Comparison, Evaluation, SettingReport};
 
+use super::aligned::aligned;
+
 /// The table of the settings, and below it the comparisons with the first setting and with the one before; the reports have all.
 pub(crate) fn table(evaluation: &Evaluation) -> String {
     let head = [
@@ -69,19 +71,4 @@ fn comparison_row(Comparison { first, second, paired, .. }: &Comparison) -> Vec<
         format!("{:+.3} to {:+.3}", paired.interval.low, paired.interval.high),
         format!("{:.4}", paired.p_value),
     ]
-}
-
-/// Columns of equal width, the first to the left, the others to the right.
-fn aligned(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
-    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-    let mut out = String::new();
-    for row in rows {
-        for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
-            out += &if column == 0 { format!("{cell:<width$}") } else { format!("  {cell:>width$}") };
-        }
-        out += "\n";
-    }
-    out
 }

@@ -20,6 +20,8 @@
 mod metrics;
 mod routes;
 
+#[path = "../support/exporter.rs"]
+mod exporter;
 #[path = "../support/server.rs"]
 mod server;
 #[expect(dead_code, reason = "a part of it is for other examples")]
@@ -29,15 +31,19 @@ mod stop;
 #[cfg(test)]
 mod tests;
 
+use std::fs::File;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use slugline::{ServiceOptions, Taxonomy};
+use slugline::alerts::{self, Alerts, Rules};
+use slugline::gpu::{self, GpuWatch};
+use slugline::{ServiceOptions, StatsHandle, Taxonomy};
 use tokio::net::TcpListener;
 
+use self::exporter::Prometheus;
 use self::routes::router;
 use self::server::{ServerArgs, read_args};
 use self::stop::Stop;
@@ -61,6 +67,10 @@ struct Args {
     #[arg(long, value_name = "N", default_value_t = 256)]
     queue: usize,
 
+    /// Watch the GPUs of this machine by nvidia-smi, and write what it says to this file
+    #[arg(long, value_name = "FILE.csv")]
+    gpu_log: Option<PathBuf>,
+
     /// How long a request may take, fractions allowed; longer ones end with 504
     #[arg(long, value_name = "SECONDS", value_parser = server::seconds, default_value = "30")]
     deadline: Duration,
@@ -68,6 +78,9 @@ struct Args {
 
 /// How long connections may still take after the deadline of their requests, once the service is asked to stop.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How often somebody looks for something to worry about.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -84,14 +97,42 @@ async fn main() -> ExitCode {
     )
 }
 
+/// Looks for something to worry about as long as the program runs; the levels of the alerts are among the figures.
+async fn watch(stats: StatsHandle, gpus: Option<GpuWatch>) {
+    let mut alerts = Alerts::new(Rules::default()).on_change(|change| eprintln!("{change}"));
+    loop {
+        let mut measured = alerts::of_stats(&stats.snapshot());
+        measured.extend(gpus.iter().flat_map(|gpus| gpu::measurements(&gpus.latest())));
+        alerts.look(&measured);
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn watch_gpus(log: &Path) -> Result<GpuWatch, String> {
+    let log =
+        File::options().append(true).create(true).open(log).map_err(|error| format!("{}: {error}", log.display()))?;
+    let watch = GpuWatch::start(Some(Box::new(log)));
+    if watch.is_over() {
+        complain("no nvidia-smi here: no GPU is watched");
+    }
+    Ok(watch)
+}
+
 fn complain(problem: &str) {
     eprintln!("service: {problem}");
 }
 
 async fn run(args: &Args) -> Result<(), String> {
     let taxonomy = Taxonomy::load(&args.taxonomy).map_err(|error| error.to_string())?;
-    let categorizer = args.server.builder(taxonomy)?.build().map_err(|error| error.to_string())?;
+    // Before the service is made, whose counts go where they find an exporter.
+    let figures = Prometheus::default();
+    ::metrics::set_global_recorder(figures.clone()).map_err(|error| error.to_string())?;
+    let builder = args.server.builder(taxonomy)?.watch_server_metrics(true);
+    let categorizer = builder.build().map_err(|error| error.to_string())?;
+    let gpus = args.gpu_log.as_ref().map(|path| watch_gpus(path)).transpose()?;
     let service = categorizer.service(ServiceOptions::default().queue(args.queue).deadline(args.deadline));
+
+    tokio::spawn(watch(service.stats_handle(), gpus));
 
     let listener = TcpListener::bind(args.listen).await.map_err(|error| format!("{}: {error}", args.listen))?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
@@ -99,7 +140,7 @@ async fn run(args: &Args) -> Result<(), String> {
 
     let stop = Stop::default();
     stop::on_signals(&stop, || {});
-    let serving = axum::serve(listener, router(service.clone(), args.deadline));
+    let serving = axum::serve(listener, router(service.clone(), args.deadline, figures));
     let serving = serving.with_graceful_shutdown(stop.clone().stopped());
     tokio::select! {
         result = serving => result.map_err(|error| error.to_string())?,

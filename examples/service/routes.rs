@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use slugline::{ItemError, NewsItem, Outcome, Service, ServiceError, Status};
 use tokio::time::Instant;
 
+use super::exporter::Prometheus;
 use super::metrics::metrics;
 
 /// The most bytes of a request.
@@ -31,24 +32,25 @@ pub(crate) const OPENAPI: &str = include_str!("openapi.json");
 struct Shared {
     service: Service,
     deadline: Duration,
+    figures: Prometheus,
 }
 
-pub(crate) fn router(service: Service, deadline: Duration) -> Router {
+pub(crate) fn router(service: Service, deadline: Duration, figures: Prometheus) -> Router {
     Router::new()
         .route("/categorize", post(categorize))
         .route("/health", get(health))
-        .route("/metrics", get(figures))
+        .route("/metrics", get(page))
         .route("/openapi.json", get(openapi))
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "not-found", "see /openapi.json for the routes"))
         .method_not_allowed_fallback(async || {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "see /openapi.json for the methods")
         })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .with_state(Shared { service, deadline })
+        .with_state(Shared { service, deadline, figures })
 }
 
 async fn categorize(
-    State(Shared { service, deadline }): State<Shared>,
+    State(Shared { service, deadline, .. }): State<Shared>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let deadline = Instant::now() + deadline;
@@ -84,8 +86,8 @@ async fn health(State(Shared { service, .. }): State<Shared>) -> Response {
     (status, Json(json!({"status": word, "endpoints": endpoints}))).into_response()
 }
 
-async fn figures(State(Shared { service, .. }): State<Shared>) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics(&service.stats())).into_response()
+async fn page(State(Shared { service, figures, .. }): State<Shared>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics(&service, &figures)).into_response()
 }
 
 async fn openapi() -> Response {

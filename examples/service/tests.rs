@@ -10,6 +10,7 @@ use slugline::testing::{Asked, Reply, ScriptedTransport};
 use slugline::{Categorizer, Category, EndpointConfig, Service, ServiceOptions, Taxonomy};
 use tokio::net::TcpListener;
 
+use super::exporter::Prometheus;
 use super::routes::{MAX_BODY_BYTES, MAX_ITEMS, OPENAPI, router};
 
 /// A service that listens, its address and its handle.
@@ -20,17 +21,19 @@ async fn serve(
 ) -> (String, Service) {
     let categories =
         [Category::new("sport", "Sport", "Matches."), Category::new("other", "Other", "None of these.").as_fallback()];
-    let service = Categorizer::builder(Taxonomy::new("test", "1", categories).unwrap())
+    let figures = Prometheus::default();
+    let categorizer = Categorizer::builder(Taxonomy::new("test", "1", categories).unwrap())
         .endpoint(EndpointConfig::new("http://scripted").transport(ScriptedTransport::new(script)))
         .model("scripted")
         .concurrency(1)
         .max_concurrency(1)
         .build()
-        .unwrap()
-        .service(options);
+        .unwrap();
+    // Of this test alone, so that others that run beside it do not count.
+    let service = ::metrics::with_local_recorder(&figures, || categorizer.service(options));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(axum::serve(listener, router(service.clone(), deadline)).into_future());
+    tokio::spawn(axum::serve(listener, router(service.clone(), deadline, figures)).into_future());
     (address, service)
 }
 
@@ -156,10 +159,15 @@ async fn metrics_are_in_the_format_of_prometheus() {
     for line in page.lines() {
         if let Some(rest) = line.strip_prefix("# TYPE ") {
             explained.push(rest.split(' ').next().unwrap());
-        } else if !line.starts_with("# HELP ") {
+        } else if !line.is_empty() && !line.starts_with("# HELP ") {
             let (name, value) = line.rsplit_once(' ').unwrap();
             assert!(value.parse::<f64>().is_ok_and(f64::is_finite), "{line}");
-            assert_eq!(name.split('{').next(), explained.last().copied(), "{line}");
+            let name = name.split('{').next().unwrap();
+            let series = explained.last().copied().unwrap_or_default();
+            assert!(
+                name == series || ["_bucket", "_sum", "_count"].iter().any(|part| name == format!("{series}{part}")),
+                "{line}"
+            );
         }
     }
     for line in [
@@ -167,7 +175,8 @@ async fn metrics_are_in_the_format_of_prometheus() {
         "slugline_items_categorized_total 2",
         "slugline_items_failed_total{kind=\"empty\"} 1",
         "slugline_queue_items 0",
-        "slugline_endpoint_up{endpoint=\"http://scripted\"} 1",
+        "slugline_endpoint_up{endpoint=\"http://scripted\",model=\"scripted\"} 1",
+        "slugline_request_latency_seconds_count{endpoint=\"http://scripted\",model=\"scripted\"} 1",
     ] {
         assert!(page.lines().any(|other| other == line), "{line} not in {page}");
     }

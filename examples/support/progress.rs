@@ -6,6 +6,7 @@ use std::io::{IsTerminal, Write, stderr};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use slugline::Stats;
 
 /// The time between two plain lines.
 const BETWEEN_LINES: Duration = Duration::from_secs(10);
@@ -21,6 +22,29 @@ pub(crate) struct Counts {
     pub(crate) failed: u64,
     /// All items, as far as that can be known or estimated.
     pub(crate) total: Option<u64>,
+    /// What the servers had to do for it, where that is shown.
+    pub(crate) measured: Option<Measured>,
+}
+
+/// What the servers had to do so far.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Measured {
+    /// Packs that were sent again and items that were asked again.
+    retried: u64,
+    /// The share of prompt tokens that were cached; none while no server says.
+    cached_share: Option<f64>,
+    /// Prompt and output together, as the servers count them.
+    tokens: u64,
+}
+
+impl From<&Stats> for Measured {
+    fn from(stats: &Stats) -> Self {
+        Self {
+            retried: stats.retries + stats.reasked,
+            cached_share: stats.cached_share(),
+            tokens: stats.prompt_tokens + stats.output_tokens,
+        }
+    }
 }
 
 /// Shows progress until it is finished or dropped.
@@ -77,18 +101,33 @@ impl Progress {
     }
 
     fn line(&self) -> String {
-        let Counts { done, before, failed, total } = self.counts;
+        let Counts { done, before, failed, total, measured } = self.counts;
         let rate = self.items_per_second();
-        let mut line = match total {
-            Some(total) => format!("{done} of {total} done, {failed} failed, {rate:.1} items/s"),
-            None => format!("{done} done, {failed} failed, {rate:.1} items/s"),
-        };
+        let of_total = total.map(|total| format!(" of {total}")).unwrap_or_default();
+        let mut line = format!("{done}{of_total} done, {failed} failed, ");
+        // Writing to a string cannot fail.
+        if let Some(Measured { retried, .. }) = measured {
+            let _ = write!(line, "{retried} retried, ");
+        }
+        let _ = write!(line, "{rate:.1} items/s");
+        if let Some(Measured { cached_share, tokens, .. }) = measured.filter(|measured| measured.tokens > 0) {
+            let cached = cached_share.map_or_else(|| "unknown".to_owned(), |share| format!("{:.0} %", 100.0 * share));
+            let _ = write!(line, ", {} tokens, cached {cached}", rough(tokens));
+        }
         if let Some(left) = total.map(|total| total.saturating_sub(done)).filter(|_| done > before) {
             let seconds = (left as f64 / rate).ceil() as u64;
-            // Writing to a string cannot fail.
             let _ = write!(line, ", ETA {}:{:02}:{:02}", seconds / 3_600, seconds / 60 % 60, seconds % 60);
         }
         line
+    }
+}
+
+/// A number with at most four digits.
+fn rough(number: u64) -> String {
+    match number {
+        0..10_000 => number.to_string(),
+        10_000..10_000_000 => format!("{:.0} k", number as f64 / 1e3),
+        _ => format!("{:.1} M", number as f64 / 1e6),
     }
 }
 

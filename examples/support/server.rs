@@ -6,14 +6,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser};
-use slugline::{Categorizer, CategorizerBuilder, Taxonomy};
+use slugline::{Categorizer, CategorizerBuilder, EndpointConfig, Taxonomy};
 
-/// The servers.
+/// The servers, as most examples take them.
 #[derive(Debug, Args)]
 pub(crate) struct ServerArgs {
-    /// A server; given more than once, the servers share the load [example: `http://localhost:8000/v1`]
-    #[arg(long, value_name = "URL", required = true)]
-    base_url: Vec<String>,
+    #[command(flatten)]
+    endpoints: EndpointArgs,
 
     /// The model, by the name that the servers have for it
     #[arg(long, value_name = "NAME")]
@@ -22,6 +21,14 @@ pub(crate) struct ServerArgs {
     /// The most requests in flight at each server, from the start on, 1 to 128 [default: starts at 10, at most 25]
     #[arg(long, value_name = "N")]
     concurrency: Option<usize>,
+}
+
+/// The servers and how long they may take.
+#[derive(Debug, Args)]
+pub(crate) struct EndpointArgs {
+    /// A server; given more than once, the servers share the load [example: `http://localhost:8000/v1`]
+    #[arg(long, value_name = "URL", required = true)]
+    pub(crate) base_url: Vec<String>,
 
     /// The time for one attempt, fractions allowed [default: 10]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
@@ -51,14 +58,25 @@ pub(crate) struct ServerArgs {
 impl ServerArgs {
     /// A builder as the flags describe it.
     pub(crate) fn builder(&self, taxonomy: Taxonomy) -> Result<CategorizerBuilder, String> {
-        let mut builder = Categorizer::builder(taxonomy).model(&self.model);
+        let endpoint = |base_url: &str, _: Option<&str>| Ok(EndpointConfig::new(base_url));
+        let builder = self.endpoints.builder(taxonomy, endpoint)?.model(&self.model);
+        Ok(with(builder, self.concurrency, |builder, n| builder.concurrency(n).max_concurrency(n)))
+    }
+}
+
+impl EndpointArgs {
+    /// A builder as the flags describe it, without a model. `endpoint` makes each endpoint of its address and the key.
+    pub(crate) fn builder(
+        &self,
+        taxonomy: Taxonomy,
+        mut endpoint: impl FnMut(&str, Option<&str>) -> Result<EndpointConfig, String>,
+    ) -> Result<CategorizerBuilder, String> {
+        let mut builder = Categorizer::builder(taxonomy);
+        let key = self.api_key()?;
         for base_url in &self.base_url {
-            builder = builder.endpoint(base_url.as_str());
+            builder = builder.endpoint(endpoint(base_url, key.as_deref())?);
         }
-        if let Some(key) = self.api_key()? {
-            builder = builder.api_key(key);
-        }
-        let builder = with(builder, self.concurrency, |builder, n| builder.concurrency(n).max_concurrency(n));
+        let builder = with(builder, key, CategorizerBuilder::api_key);
         let builder = with(builder, self.timeout, CategorizerBuilder::timeout);
         let builder = with(builder, self.max_retries, CategorizerBuilder::transport_retries);
         let builder = with(builder, self.requests_per_minute, CategorizerBuilder::requests_per_minute);

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use slugline::Stats;
 use slugline::server::EndpointSnapshot;
+use slugline::{LevelStats, Stats, TuningReport};
 
 /// The lines, without items that never reached the run.
 pub(crate) fn summary(stats: &Stats) -> Vec<String> {
-    let settled = stats.categorized + stats.failed.values().sum::<u64>();
+    let settled = stats.categorized + stats.below_threshold + stats.failed.values().sum::<u64>();
     let asked = settled - stats.failed.get("not-attempted").unwrap_or(&0) - stats.from_ledger;
     let mut lines = vec![
         format!(
@@ -23,13 +23,29 @@ pub(crate) fn summary(stats: &Stats) -> Vec<String> {
         format!("tokens    {}", tokens(stats, asked)),
         format!("failed    {}", counts(&stats.failed)),
     ];
+    if stats.below_threshold + stats.fallback > 0 {
+        lines.push(format!(
+            "none      {} items below the threshold, {} in the category for what fits nowhere",
+            grouped(stats.below_threshold),
+            grouped(stats.fallback)
+        ));
+    }
+    lines.extend(stats.levels.iter().map(level));
     lines.extend(stats.endpoints.iter().filter_map(|endpoint| prefix(endpoint, stats.endpoints.len() > 1)));
+    lines.extend(stats.tuning.as_ref().map(tuning));
     if stats.duplicates > 0 {
         let near = match stats.near_duplicates {
             0 => String::new(),
             near => format!(", {} of them near-duplicates", grouped(near)),
         };
         lines.push(format!("copies    {} items answered as copies of another{near}", grouped(stats.duplicates)));
+    }
+    if stats.kept_across_versions + stats.changed_since_version > 0 {
+        lines.push(format!(
+            "versions  {} answers of an earlier version of the taxonomy kept, {} asked again since their category changed",
+            grouped(stats.kept_across_versions),
+            grouped(stats.changed_since_version)
+        ));
     }
     if stats.from_ledger > 0 {
         lines.push(format!("ledger    {} items answered from the ledger", grouped(stats.from_ledger)));
@@ -70,6 +86,47 @@ fn tokens(stats: &Stats, items: u64) -> String {
         let _ = write!(line, "; per item {:.0} + {:.1}", per_item(stats.prompt_tokens), per_item(stats.output_tokens));
     }
     line
+}
+
+/// What came of a level of a tree.
+fn level(level: &LevelStats) -> String {
+    let per_pack = level.requests_per_pack.map(|requests| format!(" = {requests:.2} a pack")).unwrap_or_default();
+    let per_item = |tokens: u64| tokens as f64 / level.items.max(1) as f64;
+    let cached = match level.cached_tokens {
+        Some(cached) if level.prompt_tokens > 0 => {
+            format!("{:.0} % cached", 100.0 * cached as f64 / level.prompt_tokens as f64)
+        }
+        _ => "cached unknown".to_owned(),
+    };
+    format!(
+        "level {}   {} items at {} lists, {} requests{per_pack}, {:.0} + {:.1} tokens an item, {cached}; ended: {} leaf, {} stay, {} \
+         below the threshold, {} failed",
+        level.level,
+        grouped(level.items),
+        grouped(level.nodes as u64),
+        grouped(level.requests),
+        per_item(level.prompt_tokens),
+        per_item(level.output_tokens),
+        grouped(level.leaf),
+        grouped(level.stays),
+        grouped(level.below_threshold),
+        grouped(level.failed),
+    )
+}
+
+/// The pack size that was found, with its evidence.
+fn tuning(report: &TuningReport) -> String {
+    let sizes: Vec<_> = report
+        .sizes
+        .iter()
+        .filter(|size| size.packs > 0)
+        .map(|size| {
+            let agreement = if size.checked > 0 { format!(", {:.2} agree", size.agreement) } else { String::new() };
+            format!("{}: {:.2} items/s{agreement}", size.pack_size, size.items_per_second)
+        })
+        .collect();
+    let state = if report.is_settled { "found" } else { "so far; not every size has been tried often enough" };
+    format!("packs of  {} {state} ({})", report.pack_size, sizes.join("; "))
 }
 
 /// How much of the prefix an endpoint has cached, and why not more; none when nothing is known yet.

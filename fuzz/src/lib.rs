@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use slugline::feeds;
 use slugline::prompt::{Prefix, tokens};
 use slugline::testing::entry;
 use slugline::{NewsItem, Taxonomy};
@@ -12,6 +13,7 @@ pub const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("read_response", read_response),
     ("read_taxonomy", read_taxonomy),
     ("clean_text", clean_text),
+    ("read_feed", read_feed),
 ];
 
 static NEWSROOM: LazyLock<Taxonomy> =
@@ -95,4 +97,17 @@ pub fn clean_text(data: &[u8]) {
         entry::clean_text(&item.title);
         entry::clean_text(&item.body);
     }
+}
+
+/// A feed, or HTML.
+pub fn read_feed(data: &[u8]) {
+    if let Ok(feed) = feeds::read(data, None) {
+        for item in feed.entries.into_iter().flatten() {
+            assert!(!item.id.is_empty(), "an item without id");
+            assert!(!item.title.is_empty() || !item.body.is_empty(), "an item without text");
+        }
+    }
+    let text = feeds::html_to_text(&String::from_utf8_lossy(data));
+    assert_eq!(text.trim_matches([' ', '\n', '\t', '\r']), text);
+    assert!(!["  ", "\n\n", " \n", "\n "].iter().any(|gap| text.contains(gap)), "white space is folded");
 }

@@ -12,6 +12,8 @@ pub(crate) struct Object<'a> {
     pub(crate) label: Cow<'a, str>,
     /// The byte in the text where the label begins; none when the label has escapes.
     pub(crate) label_at: Option<usize>,
+    /// Further labels, each with the byte where it begins; none where one label is asked for.
+    pub(crate) others: Vec<(Cow<'a, str>, Option<usize>)>,
 }
 
 /// What was found.
@@ -43,12 +45,38 @@ struct Fields<'a> {
     category: Cow<'a, str>,
 }
 
+/// An object of an answer in the form of several labels.
+#[derive(Deserialize)]
+struct ListFields<'a> {
+    #[serde(borrow)]
+    id: &'a RawValue,
+    #[serde(borrow)]
+    categories: Vec<Label<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Label<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// What an object of an answer is read from.
+trait ObjectFields<'a>: Deserialize<'a> {
+    fn object(self, whole: &str) -> Option<Object<'a>>;
+}
+
 /// Reads the objects of an answer to `pack_len` items, in the order of the text. Never fails: what cannot be read is not
 /// there.
 pub(crate) fn read(text: &str, pack_len: usize) -> Reading<'_> {
+    read_objects::<Fields<'_>>(text, pack_len)
+}
+
+/// The same where each object has a list of labels. An object with an empty list is not there.
+pub(crate) fn read_lists(text: &str, pack_len: usize) -> Reading<'_> {
+    read_objects::<ListFields<'_>>(text, pack_len)
+}
+
+fn read_objects<'a, F: ObjectFields<'a>>(text: &'a str, pack_len: usize) -> Reading<'a> {
     let bound = MAX_BYTES_PER_ITEM.saturating_mul(pack_len.max(1));
     if text.len() <= bound {
-        if let Ok(fields) = serde_json::from_str::<Vec<Fields<'_>>>(text) {
+        if let Ok(fields) = serde_json::from_str::<Vec<F>>(text) {
             let len = fields.len();
             let objects: Vec<_> = fields.into_iter().filter_map(|fields| fields.object(text)).collect();
             let strict = objects.len() == len;
@@ -57,7 +85,7 @@ pub(crate) fn read(text: &str, pack_len: usize) -> Reading<'_> {
         let array = serde_json::from_str::<Vec<&RawValue>>(text)
             .or_else(|_| serde_json::from_str::<Wrapped<'_>>(text).map(|wrapped| wrapped.items));
         if let Ok(values) = array {
-            let objects: Vec<_> = values.iter().filter_map(|value| object(value.get(), text)).collect();
+            let objects: Vec<_> = values.iter().filter_map(|value| object::<F>(value.get(), text)).collect();
             let strict = objects.len() == values.len();
             // With no object at all it is another form, such as an array in an array.
             if strict || !objects.is_empty() {
@@ -69,14 +97,12 @@ pub(crate) fn read(text: &str, pack_len: usize) -> Reading<'_> {
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    Reading { objects: salvage(&text[..end], text, pack_len), strict: false }
+    Reading { objects: salvage::<F>(&text[..end], text, pack_len), strict: false }
 }
 
 /// Reads the label of an answer that is an array of one bare label, as an object with the id 1: strict JSON, bare or
 /// wrapped, or the arrays of labels in a dirty text. Two labels give two objects with one id, which the check refuses.
 pub(crate) fn read_bare(text: &str) -> Reading<'_> {
-    #[derive(Deserialize)]
-    struct Label<'a>(#[serde(borrow)] Cow<'a, str>);
     #[derive(Deserialize)]
     struct Wrapped<'a> {
         #[serde(borrow)]
@@ -95,7 +121,12 @@ pub(crate) fn read_bare(text: &str) -> Reading<'_> {
         });
         arrays.flatten().collect()
     });
-    let objects = labels.into_iter().map(|Label(label)| Object { id: 1, label_at: place_of(&label, text), label });
+    let objects = labels.into_iter().map(|Label(label)| Object {
+        id: 1,
+        label_at: place_of(&label, text),
+        label,
+        others: Vec::new(),
+    });
     Reading { objects: objects.collect(), strict }
 }
 
@@ -113,7 +144,7 @@ fn after_thinking(text: &str) -> &str {
 ///
 /// Objects are taken wherever they stand; if a model wrote a draft before its answer, the ids are repeated and the check
 /// refuses them.
-fn salvage<'a>(text: &'a str, whole: &'a str, pack_len: usize) -> Vec<Object<'a>> {
+fn salvage<'a, F: ObjectFields<'a>>(text: &'a str, whole: &'a str, pack_len: usize) -> Vec<Object<'a>> {
     let mut rest = after_thinking(text);
     let mut objects = Vec::new();
     for _ in 0..MAX_STEPS_PER_ITEM.saturating_mul(pack_len.max(1)) {
@@ -126,7 +157,7 @@ fn salvage<'a>(text: &'a str, whole: &'a str, pack_len: usize) -> Vec<Object<'a>
         }
         let mut values = serde_json::Deserializer::from_str(&rest[..end]).into_iter::<&RawValue>();
         match values.next() {
-            Some(Ok(value)) => match object(value.get(), whole) {
+            Some(Ok(value)) => match object::<F>(value.get(), whole) {
                 Some(found) => {
                     objects.push(found);
                     rest = &rest[value.get().len()..];
@@ -140,18 +171,31 @@ fn salvage<'a>(text: &'a str, whole: &'a str, pack_len: usize) -> Vec<Object<'a>
     objects
 }
 
-fn object<'a>(json: &'a str, whole: &str) -> Option<Object<'a>> {
-    serde_json::from_str::<Fields<'a>>(json).ok()?.object(whole)
+fn object<'a, F: ObjectFields<'a>>(json: &'a str, whole: &str) -> Option<Object<'a>> {
+    serde_json::from_str::<F>(json).ok()?.object(whole)
 }
 
-impl<'a> Fields<'a> {
-    /// Reads the id. It may be written as a string of digits: that is another way to write it, not another value.
+impl<'a> ObjectFields<'a> for Fields<'a> {
     fn object(self, whole: &str) -> Option<Object<'a>> {
-        let id = self.id.get();
-        let digits = id.strip_prefix('"').and_then(|id| id.strip_suffix('"')).unwrap_or(id);
-        let id = if digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse().ok()? } else { return None };
-        Some(Object { id, label_at: place_of(&self.category, whole), label: self.category })
+        let id = number(self.id)?;
+        Some(Object { id, label_at: place_of(&self.category, whole), label: self.category, others: Vec::new() })
     }
+}
+
+impl<'a> ObjectFields<'a> for ListFields<'a> {
+    fn object(self, whole: &str) -> Option<Object<'a>> {
+        let id = number(self.id)?;
+        let mut labels = self.categories.into_iter().map(|Label(label)| (place_of(&label, whole), label));
+        let (label_at, label) = labels.next()?;
+        Some(Object { id, label, label_at, others: labels.map(|(at, label)| (label, at)).collect() })
+    }
+}
+
+/// Reads an id. It may be written as a string of digits: that is another way to write it, not another value.
+fn number(id: &RawValue) -> Option<u64> {
+    let id = id.get();
+    let digits = id.strip_prefix('"').and_then(|id| id.strip_suffix('"')).unwrap_or(id);
+    if digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse().ok() } else { None }
 }
 
 /// The byte in the text where a label begins that is a part of it; none for a label that had escapes.
@@ -191,7 +235,10 @@ mod tests {
             assert_eq!(&ANSWER[at..at + object.label.len()], object.label);
         }
         let escaped = r#"[{"id":1,"category":"sp\u006frt"}]"#;
-        assert_eq!(read(escaped, 1).objects[0], Object { id: 1, label: "sport".into(), label_at: None });
+        assert_eq!(
+            read(escaped, 1).objects[0],
+            Object { id: 1, label: "sport".into(), label_at: None, others: vec![] }
+        );
     }
 
     #[test]
@@ -256,6 +303,21 @@ mod tests {
             assert_eq!(labels(text).1, [""; 0], "{text}");
         }
         assert!(read_bare(&"[".repeat(400_000)).objects.is_empty());
+    }
+
+    #[test]
+    fn lists_of_labels_are_read_with_their_places() {
+        let answer = r#"[{"id":1,"categories":["sport","a"]},{"id":2,"categories":["a"]},{"id":3,"categories":[]}]"#;
+        for text in [answer.to_owned(), format!("{{\"items\": {answer}}}"), format!("Sure: {answer} Done.")] {
+            let objects = read_lists(&text, 3).objects;
+            assert_eq!(
+                objects.iter().map(|object| (object.id, object.others.len())).collect::<Vec<_>>(),
+                [(1, 1), (2, 0)]
+            );
+            let (label, at) = &objects[0].others[0];
+            assert_eq!((&**label, &text[at.unwrap()..=at.unwrap()]), ("a", "a"));
+        }
+        assert!(read_lists(ANSWER, 2).objects.is_empty(), "another form");
     }
 
     #[test]

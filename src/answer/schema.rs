@@ -22,6 +22,17 @@ struct AnswerObject {
     category: String,
 }
 
+/// The same where an item may have several categories.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, inline)]
+#[expect(dead_code, reason = "the fields are read by the derive alone; answers are read leniently in `read`")]
+struct ListObject {
+    /// The number of the item.
+    id: u32,
+    /// The ids of its categories, the main one first.
+    categories: Vec<String>,
+}
+
 /// Makes one `response_format` per number of items and form, and keeps it, so that its bytes are the same each time and
 /// the server's grammar cache hits.
 #[derive(Debug)]
@@ -54,6 +65,7 @@ impl Schemas {
     fn format(&self, pack_len: usize, form: StructuredOutput) -> Option<Value> {
         let element = match self.answer_form {
             AnswerForm::Objects => self.object(pack_len),
+            AnswerForm::Several(most) => self.object_with_list(pack_len, most),
             AnswerForm::Bare => json!({"type": "string", "enum": self.labels}),
         };
         let array = json!({"type": "array", "items": element, "minItems": pack_len, "maxItems": pack_len});
@@ -77,6 +89,18 @@ impl Schemas {
         object["properties"]["id"]["minimum"] = json!(1);
         object["properties"]["id"]["maximum"] = json!(pack_len);
         object["properties"]["category"]["enum"] = json!(self.labels);
+        object
+    }
+
+    fn object_with_list(&self, pack_len: usize, most: u8) -> Value {
+        let mut object = schema_for!(ListObject).to_value();
+        simplify(&mut object);
+        object["properties"]["id"]["minimum"] = json!(1);
+        object["properties"]["id"]["maximum"] = json!(pack_len);
+        let list = &mut object["properties"]["categories"];
+        list["items"]["enum"] = json!(self.labels);
+        list["minItems"] = json!(1);
+        list["maxItems"] = json!(most);
         object
     }
 }
@@ -108,6 +132,7 @@ const ORDER: &[&str] = &[
     "properties",
     "id",
     "category",
+    "categories",
     "items",
     "minimum",
     "maximum",
@@ -187,6 +212,13 @@ mod tests {
         assert!(format.get().contains(
             r#""schema":{"type":"array","items":{"type":"string","enum":["sport","other"]},"minItems":1,"maxItems":1}"#
         ));
+    }
+
+    #[test]
+    fn lists_of_labels_are_bounded() {
+        let format = schemas(AnswerForm::Several(3)).response_format(2, StructuredOutput::JsonSchema).unwrap();
+        let expected = r#""properties":{"id":{"type":"integer","minimum":1,"maximum":2},"categories":{"type":"array","items":{"type":"string","enum":["sport","other"]},"minItems":1,"maxItems":3}},"required":["id","categories"]"#;
+        assert!(format.get().contains(expected), "{}", format.get());
     }
 
     #[test]

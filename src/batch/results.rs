@@ -159,7 +159,7 @@ fn status_of(error: &RawValue) -> Option<u16> {
         error: Option<Box<Coded>>,
     }
     let coded: Coded = serde_json::from_str(error.get()).ok()?;
-    let code = coded.code.or(coded.error?.code)?.as_u64()?;
+    let code = coded.code.or_else(|| coded.error?.code)?.as_u64()?;
     u16::try_from(code).ok().filter(|status| (400..600).contains(status))
 }
 
@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     fn label(category: usize) -> Label {
-        Label { category, probabilities: Vec::new() }
+        Label { category, probabilities: Vec::new(), secondary: Vec::new() }
     }
 
     fn labels(answer: Answer) -> Vec<Result<usize, Fault>> {

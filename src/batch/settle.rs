@@ -14,7 +14,7 @@ use crate::answer::{Fault, Label};
 use crate::error::{Failure, FailureKind, ItemError, ItemErrorKind};
 use crate::outcome::{Assignment, Origin, Outcome};
 use crate::prompt::clean::SHORTEST_TOKENS;
-use crate::run::{kind_of_failure, kind_of_fault};
+use crate::run::{Shared, kind_of_failure, kind_of_fault};
 use crate::server::{Dialect, Refused};
 
 /// What reading results came to.
@@ -90,7 +90,7 @@ impl Batch {
                 let (next, failure) = match &answer {
                     Answer::Labels(_) => match self.labelled(&item, labels.next(), pack_size, position) {
                         Ok(assignment) => {
-                            outcomes.extend(item.outcomes(&Ok(assignment)));
+                            outcomes.extend(item.outcomes(Ok(assignment), &self.shared));
                             continue;
                         }
                         Err(fault) => (self.after_fault(item, fault, pack_size), None),
@@ -106,7 +106,7 @@ impl Batch {
                     Next::GiveUp(item, kind) => {
                         let error =
                             ItemError { attempts: item.attempts, failure: failure.cloned(), ..ItemError::of(kind) };
-                        outcomes.extend(item.outcomes(&Err(error)));
+                        outcomes.extend(item.outcomes(Err(error), &self.shared));
                     }
                 }
             }
@@ -206,14 +206,16 @@ impl Batch {
 
 impl Pending {
     /// The outcomes of the item and its copies.
-    fn outcomes(self, result: &Result<Assignment, ItemError>) -> Vec<Outcome> {
+    fn outcomes(self, result: Result<Assignment, ItemError>, shared: &Shared) -> Vec<Outcome> {
+        let result = &shared.handed_on(result);
         let copy = |(index, id): &(u64, String)| Outcome {
             id: id.clone(),
             index: *index,
             result: result.as_ref().map(|found| found.for_copy(&self.id, None)).map_err(Clone::clone),
+            path: None,
         };
         let copies: Vec<Outcome> = self.copies.iter().map(copy).collect();
-        let own = Outcome { id: self.id, index: self.index, result: result.clone() };
+        let own = Outcome { id: self.id, index: self.index, result: result.clone(), path: None };
         std::iter::once(own).chain(copies).collect()
     }
 }
@@ -247,5 +249,5 @@ fn simpler(dialect: Dialect, answers: &[Option<Answer>]) -> Dialect {
 }
 
 pub(super) fn failed_outcome(index: u64, id: String, kind: ItemErrorKind) -> Outcome {
-    Outcome { id, index, result: Err(ItemError::of(kind)) }
+    Outcome { id, index, result: Err(ItemError::of(kind)), path: None }
 }

@@ -211,7 +211,7 @@ mod tests {
         assignment.confidence = Some(0.7);
         assignment.origin.written = Some("a".into());
         assignment.origin.calibration = Some("stream".into());
-        let outcome = Outcome { id: "x".into(), index: 0, result: Ok(assignment) };
+        let outcome = Outcome { id: "x".into(), index: 0, result: Ok(assignment), path: None };
         let said = |item: &GradedItem| {
             let prediction = item.result.clone().unwrap();
             (prediction.category.to_string(), prediction.confidence.unwrap())

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::interval::Interval;
 use super::item::GradedItem;
 use super::reliability::Reliability;
+use crate::error::ItemErrorKind;
 use crate::taxonomy::CategoryId;
 
 /// The quality of a setting on a labelled set. Failed items count as wrong everywhere.
@@ -17,14 +18,20 @@ pub struct Metrics {
     pub items: u64,
     /// Items with the right category.
     pub correct: u64,
-    /// Items without a category.
+    /// Items without a category that failed.
     pub failed: u64,
+    /// Items without a category since none was as probable as was asked for. They are not right, and not failed.
+    #[serde(default)]
+    pub below_threshold: u64,
     /// The failed items by the kind of their error.
     pub failures: BTreeMap<String, u64>,
     /// Items whose category is not one of the taxonomy. slugline gives none; they are counted all the same.
     pub outside_taxonomy: u64,
     /// The share of all items with the right category; 0 of no items.
     pub accuracy: f64,
+    /// The share of the items that were given a category which have the right one; none if none was given.
+    #[serde(default)]
+    pub accuracy_of_given: Option<f64>,
     /// The interval of the accuracy, by Wilson's score.
     pub accuracy_interval: Interval,
     /// The mean of the categories' F1, every category counting the same (the "averaged F1" of Opitz and Burst, *Macro F1 and
@@ -76,7 +83,7 @@ pub struct ConfusionMatrix {
 pub struct ConfusionRow {
     /// How many were given each category, in the order of the taxonomy.
     pub predicted: Vec<u64>,
-    /// How many have no category.
+    /// How many have no category, for whatever reason.
     pub failed: u64,
     /// How many were given something that is no category.
     pub outside_taxonomy: u64,
@@ -127,7 +134,9 @@ impl Metrics {
         for error in items.iter().filter_map(|item| item.result.as_ref().err()) {
             *failures.entry(error.clone()).or_default() += 1;
         }
+        let below_threshold = failures.remove(ItemErrorKind::BelowThreshold.as_str()).unwrap_or(0);
         let (count, failed) = (items.len() as u64, failures.values().sum::<u64>());
+        let given = count - failed - below_threshold;
         let per_category = confusion.categories();
         let f1: Vec<f64> = per_category.iter().filter_map(|category| category.f1).collect();
         let reliability = Reliability::new(items);
@@ -137,14 +146,16 @@ impl Metrics {
             correct,
             failed,
             failures,
+            below_threshold,
             outside_taxonomy: confusion.rows.iter().map(|row| row.outside_taxonomy).sum(),
             accuracy: share(correct, count).unwrap_or(0.0),
+            accuracy_of_given: share(correct, given),
             accuracy_interval: Interval::wilson(correct, count),
             macro_f1: if f1.is_empty() { 0.0 } else { f1.iter().sum::<f64>() / f1.len() as f64 },
             categories: per_category,
             confusion,
             reliability,
-            share_without_confidence: share(count - failed - with_confidence, count - failed).unwrap_or(0.0),
+            share_without_confidence: share(given - with_confidence, given).unwrap_or(0.0),
         })
     }
 }

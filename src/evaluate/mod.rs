@@ -39,18 +39,22 @@ mod html;
 mod interval;
 mod item;
 mod labels;
+mod mapping;
 mod metrics;
 mod reliability;
 mod report;
 mod sample;
+mod several;
 
 pub use self::compare::Paired;
 pub use self::interval::Interval;
 pub use self::item::{GradedItem, Prediction};
 pub use self::labels::{UnknownLabels, match_labels};
+pub use self::mapping::Mapping;
 pub use self::metrics::{CategoryMetrics, ConfusionMatrix, ConfusionRow, Metrics, UnknownTruth};
 pub use self::reliability::{RELIABILITY_BINS, Reliability, ReliabilityBin};
 pub use self::report::{
     About, Comparison, Evaluation, FORMAT, ListedCategory, Point, ReadError, Setting, SettingReport, Throughput,
 };
 pub use self::sample::{halves, skewed};
+pub use self::several::{GradedSet, SeveralMetrics};

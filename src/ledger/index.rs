@@ -13,14 +13,16 @@ use super::record::Kind;
 pub(super) struct Index {
     offsets: HashMap<u64, u64, BuildHasherDefault<AsItIs>>,
     failures: u64,
+    standing: u64,
 }
 
 impl Index {
     /// Remembers a record; the later of two with the same key counts.
     pub(super) fn insert(&mut self, key: Key, offset: u64, kind: Kind) {
         let is_new = self.offsets.insert(key.half(), offset).is_none();
-        // Answers and failures never share a key.
+        // Those of different kinds never share a key.
         self.failures += u64::from(is_new && kind == Kind::Failure);
+        self.standing += u64::from(is_new && kind == Kind::Standing);
     }
 
     pub(super) fn find(&self, key: Key) -> Option<u64> {
@@ -28,7 +30,7 @@ impl Index {
     }
 
     pub(super) fn answers(&self) -> u64 {
-        self.offsets.len() as u64 - self.failures
+        self.offsets.len() as u64 - self.failures - self.standing
     }
 
     pub(super) fn failures(&self) -> u64 {

@@ -40,6 +40,7 @@ impl Key {
 
 /// How a categorizer asks: everything beside the text that decides the answer.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each can be set without the others")]
 pub(crate) struct Asking<'a> {
     pub(crate) taxonomy: &'a Taxonomy,
     pub(crate) prompt_version: &'a PromptVersion,
@@ -47,6 +48,8 @@ pub(crate) struct Asking<'a> {
     pub(crate) has_confidence: bool,
     pub(crate) temperature: f32,
     pub(crate) evens_positions: bool,
+    pub(crate) labels_with_parents: bool,
+    pub(crate) is_across_versions: bool,
     pub(crate) escalation: Option<&'a Escalation>,
     pub(crate) calibrations: &'a [calibration::Ready],
 }
@@ -57,22 +60,27 @@ pub(crate) struct Asking<'a> {
 pub(crate) struct Questions {
     answers: Vec<(Arc<str>, blake3::Hash)>,
     failure: blake3::Hash,
+    /// Those for answers that outlive a version of the taxonomy, where they are wanted.
+    standing: Vec<(Arc<str>, blake3::Hash)>,
 }
 
 impl Questions {
     /// The models in the order in which their answers are looked for.
     pub(crate) fn new<'a>(asking: &Asking<'_>, models: impl Iterator<Item = &'a str>) -> Self {
         let mut answers: Vec<(Arc<str>, blake3::Hash)> = Vec::new();
+        let mut standing = Vec::new();
         for model in models {
             if answers.iter().all(|(known, _)| **known != *model) {
                 answers.push((model.into(), blake3::hash(asking.text(model).as_bytes())));
+                let text = asking.is_across_versions.then(|| asking.standing_text(model));
+                standing.extend(text.map(|text| (model.into(), blake3::hash(text.as_bytes()))));
             }
         }
         // In an order of their own, so that the order of the endpoints does not matter.
         let mut hashes: Vec<_> = answers.iter().map(|(_, hash)| *hash.as_bytes()).collect();
         hashes.sort_unstable();
         let failure = blake3::hash(&hashes.concat());
-        Self { answers, failure }
+        Self { answers, failure, standing }
     }
 
     /// The keys under which answers to a text may stand.
@@ -86,6 +94,17 @@ impl Questions {
         Some(Key::new(question, text))
     }
 
+    /// The keys under which answers of earlier versions may stand.
+    pub(crate) fn standing(&self, text: TextHash) -> impl Iterator<Item = Key> {
+        self.standing.iter().map(move |(_, question)| Key::new(question, text))
+    }
+
+    /// The key of an answer of this model that may outlive the version, where that is wanted.
+    pub(crate) fn standing_of(&self, text: TextHash, model: &str) -> Option<Key> {
+        let (_, question) = self.standing.iter().find(|(known, _)| **known == *model)?;
+        Some(Key::new(question, text))
+    }
+
     /// The key of a failure to answer a text.
     pub(crate) fn failure(&self, text: TextHash) -> Key {
         Key::new(&self.failure, text)
@@ -95,14 +114,24 @@ impl Questions {
 impl Asking<'_> {
     /// The question to a model in words, which are hashed: a change of them asks everything anew.
     pub(super) fn text(&self, model: &str) -> String {
+        let version = format!("taxonomy={}\nprompt={}\n", self.taxonomy.hash(), self.prompt_version);
+        version + &self.other_text(model)
+    }
+
+    /// The same for any version of the taxonomy. Of a tree, each list of children has its own.
+    fn standing_text(&self, model: &str) -> String {
+        let list = format!("any version of={:?} {:?}\n", self.taxonomy.name(), self.taxonomy.scope());
+        list + &self.other_text(model)
+    }
+
+    /// Everything but the taxonomy and the prompt.
+    fn other_text(&self, model: &str) -> String {
         let stronger = match self.escalation.map(|escalation| &escalation.way) {
             Some(Way::Stronger(endpoint)) => endpoint.model.as_deref(),
             _ => None,
         };
         let mut text = format!(
-            "taxonomy={}\nprompt={}\nmodel={model}\napi={}\nconfidence={}\ntemperature={}\neven-positions={}\n",
-            self.taxonomy.hash(),
-            self.prompt_version,
+            "model={model}\napi={}\nconfidence={}\ntemperature={}\neven-positions={}\n",
             match self.api {
                 Api::Chat => "chat",
                 Api::Completions => "completions",
@@ -111,6 +140,9 @@ impl Asking<'_> {
             self.temperature,
             self.evens_positions,
         );
+        if self.labels_with_parents {
+            text.push_str("labels-with-parents=true\n");
+        }
         if let Some(Escalation { below, way, .. }) = self.escalation {
             let way = match way {
                 Way::Alone => "alone".to_owned(),

@@ -1,14 +1,16 @@
 //! What a record says: an answer or a failure, in a few dozen bytes.
 //!
 //! ```text
-//! payload = key (16) · kind (1: 1 answer, 2 failure) · body
+//! payload = key (16) · kind (1: 1 answer, 2 failure, 3 standing: an answer for later versions of the taxonomy) · body
 //! answer  = category · confidence · runners-up · probabilities · endpoint · model · attempts (4) · pack size (2) ·
-//!           position (2) · written · calibration · first answer
+//!           position (2) · written · calibration · first answer · further categories, where there are any
+//! standing = hash of the category · confidence · list of runners-up by their hashes · endpoint · model · attempts (4) ·
+//!           pack size (2) · position (2) · prompt version
 //! failure = kind (1) · attempts (4) · elapsed ms (8) · failure of the last request or 0
 //! ```
 //!
-//! Numbers are little endian. Categories are positions in the taxonomy (2 bytes, `0xffff` for none), which the key holds for
-//! by the taxonomy's hash. A list begins with its length in two bytes, a text with its length in one.
+//! Numbers are little endian. Categories are positions in the taxonomy (2 bytes, `0xffff` for none), which the key holds for:
+//! by the taxonomy's hash, and by the prompt version, which also says their order. Hashes are texts. A list begins with its length in two bytes, a text with its length in one.
 
 use std::time::Duration;
 
@@ -23,6 +25,7 @@ use crate::taxonomy::{CategoryId, Taxonomy};
 pub(super) enum Kind {
     Answer,
     Failure,
+    Standing,
 }
 
 impl Kind {
@@ -30,6 +33,7 @@ impl Kind {
         match self {
             Self::Answer => 1,
             Self::Failure => 2,
+            Self::Standing => 3,
         }
     }
 }
@@ -94,6 +98,13 @@ pub(crate) fn of_answer(key: Key, assignment: &Assignment, taxonomy: &Taxonomy) 
     let first = origin.first_answer.as_ref();
     out.category(first.and_then(|(id, _)| position(id)));
     out.share(first.map(|(_, share)| *share));
+    if !assignment.secondary.is_empty() {
+        out.number(assignment.secondary.len());
+        for (id, share) in &assignment.secondary {
+            out.category(position(id));
+            out.share(*share);
+        }
+    }
     Some(out.0)
 }
 
@@ -118,7 +129,7 @@ pub(crate) fn of_failure(key: Key, error: &ItemError) -> Option<Vec<u8>> {
 pub(super) fn head(payload: &[u8]) -> Option<(Key, Kind)> {
     let key = Key::of_bytes(*payload.first_chunk()?);
     let code = *payload.get(KEY_BYTES)?;
-    let kind = [Kind::Answer, Kind::Failure].into_iter().find(|kind| kind.code() == code)?;
+    let kind = [Kind::Answer, Kind::Failure, Kind::Standing].into_iter().find(|kind| kind.code() == code)?;
     Some((key, kind))
 }
 
@@ -133,20 +144,91 @@ pub(crate) fn read(
     match kind {
         Kind::Answer => answer(&mut reader, taxonomy, prompt_version).map(Ok),
         Kind::Failure => failure(&mut reader).map(Err),
+        Kind::Standing => None,
     }
 }
 
-fn answer(reader: &mut Reader<'_>, taxonomy: &Taxonomy, prompt_version: &PromptVersion) -> Option<Assignment> {
-    let category = taxonomy.at(reader.number()?.into())?;
-    // No taxonomy has a category at the position that means none.
-    let id = |position: u16| taxonomy.at(position.into()).map(|category| category.id.clone());
+/// The payload of an answer by what its category means, for later versions of the taxonomy.
+pub(crate) fn of_standing(key: Key, assignment: &Assignment, taxonomy: &Taxonomy) -> Option<Vec<u8>> {
+    let mut out = Writer::new(key, Kind::Standing);
+    let hash = |id: &CategoryId| taxonomy.hash_at(taxonomy.position(id.as_str())?);
+    let origin = &assignment.origin;
+    out.text(hash(&assignment.category)?);
+    out.share(assignment.confidence);
+    out.number(assignment.runners_up.len());
+    for (id, share) in &assignment.runners_up {
+        out.text(hash(id)?);
+        out.share(Some(*share));
+    }
+    out.text(&origin.endpoint);
+    out.text(&origin.model);
+    out.bytes(&origin.attempts.to_le_bytes());
+    out.number(origin.pack_size);
+    out.number(origin.position);
+    out.text(origin.prompt_version.as_str());
+    Some(out.0)
+}
+
+/// Whether a payload is such an answer.
+pub(crate) fn is_standing(payload: &[u8]) -> bool {
+    head(payload).is_some_and(|(_, kind)| kind == Kind::Standing)
+}
+
+/// Such an answer, if its category is in this taxonomy with the same meaning, and its runners-up, too, where that is wanted.
+pub(crate) fn read_standing(payload: &[u8], taxonomy: &Taxonomy, with_rivals: bool) -> Option<Assignment> {
+    let mut reader = Reader(payload.get(KEY_BYTES + 1..)?);
+    let position = taxonomy.with_hash(reader.text()?)?;
+    let category = taxonomy.at(position)?;
+    let confidence = Some(reader.share()?).filter(|share| !share.is_nan());
+    let mut runners_up = Vec::new();
+    for _ in 0..reader.number()? {
+        let (rival, share) = (taxonomy.with_hash(reader.text()?), reader.share()?);
+        match rival.and_then(|rival| taxonomy.at(rival)) {
+            Some(rival) => runners_up.push((rival.id.clone(), share)),
+            None if with_rivals => return None,
+            None => {}
+        }
+    }
     Some(Assignment {
         category: category.id.clone(),
         name: category.name.as_str().into(),
+        category_hash: taxonomy.hash_at(position)?.clone(),
+        is_fallback: category.fallback,
+        confidence,
+        runners_up,
+        probabilities: [].into(),
+        secondary: Vec::new(),
+        origin: Origin {
+            endpoint: reader.text()?.into(),
+            model: reader.text()?.into(),
+            attempts: u32::from_le_bytes(reader.chunk()?),
+            pack_size: reader.number()?.into(),
+            position: reader.number()?.into(),
+            prompt_version: PromptVersion::of(reader.text()?),
+            written: None,
+            calibration: None,
+            first_answer: None,
+            duplicate_of: None,
+            similarity: None,
+            from_ledger: true,
+        },
+    })
+}
+
+fn answer(reader: &mut Reader<'_>, taxonomy: &Taxonomy, prompt_version: &PromptVersion) -> Option<Assignment> {
+    let position = usize::from(reader.number()?);
+    let category = taxonomy.at(position)?;
+    // No taxonomy has a category at the position that means none.
+    let id = |position: u16| taxonomy.at(position.into()).map(|category| category.id.clone());
+    let mut assignment = Assignment {
+        category: category.id.clone(),
+        name: category.name.as_str().into(),
+        category_hash: taxonomy.hash_at(position)?.clone(),
         is_fallback: category.fallback,
         confidence: Some(reader.share()?).filter(|share| !share.is_nan()),
         runners_up: reader.shares(taxonomy)?,
         probabilities: reader.shares(taxonomy)?.into(),
+        secondary: Vec::new(),
         origin: Origin {
             endpoint: reader.text()?.into(),
             model: reader.text()?.into(),
@@ -161,7 +243,13 @@ fn answer(reader: &mut Reader<'_>, taxonomy: &Taxonomy, prompt_version: &PromptV
             similarity: None,
             from_ledger: true,
         },
-    })
+    };
+    if !reader.0.is_empty() {
+        let further = reader.shares(taxonomy)?;
+        assignment.secondary =
+            further.into_iter().map(|(id, share)| (id, Some(share).filter(|share| !share.is_nan()))).collect();
+    }
+    Some(assignment)
 }
 
 fn failure(reader: &mut Reader<'_>) -> Option<ItemError> {
@@ -178,7 +266,7 @@ fn failure(reader: &mut Reader<'_>) -> Option<ItemError> {
             request_id: Some(reader.text()?).filter(|id| !id.is_empty()).map(str::to_owned),
         }),
     };
-    Some(ItemError { kind, attempts, elapsed, failure })
+    Some(ItemError { kind, attempts, elapsed, failure, best: None })
 }
 
 struct Writer(Vec<u8>);
@@ -281,6 +369,7 @@ pub(super) mod tests {
         let mut plain = crate::outcome::tests::assignment(&[("b".into(), 0.7), ("a".into(), 0.3)], 3, 2);
         plain.origin.prompt_version = Prefix::new(&taxonomy()).version().clone();
         plain.name = "B".into();
+        plain.category_hash = taxonomy().hash_at(1).unwrap().clone();
         plain.origin.from_ledger = true;
         let mut rich = plain.clone();
         rich.runners_up = vec![("a".into(), 0.2), ("c".into(), 0.1)];
@@ -290,7 +379,9 @@ pub(super) mod tests {
         let mut bare = plain.clone();
         bare.confidence = None;
         bare.probabilities = [].into();
-        vec![plain, rich, bare]
+        let mut several = bare.clone();
+        several.secondary = vec![("a".into(), None), ("c".into(), Some(0.25))];
+        vec![plain, rich, bare, several]
     }
 
     fn failures() -> Vec<ItemError> {
@@ -301,7 +392,8 @@ pub(super) mod tests {
             words: Some("bad".into()),
             request_id: None,
         };
-        let error = |kind, failure| ItemError { kind, attempts: 3, elapsed: Duration::from_millis(1_234), failure };
+        let error =
+            |kind, failure| ItemError { kind, attempts: 3, elapsed: Duration::from_millis(1_234), failure, best: None };
         let kinds = ERROR_KINDS.map(|kind| error(kind, None));
         kinds.into_iter().chain(FAILURE_KINDS.map(|kind| error(ItemErrorKind::Rejected, Some(failure(kind))))).collect()
     }
@@ -343,11 +435,12 @@ pub(super) mod tests {
 
         #[test]
         fn whatever_the_bytes_are_reading_them_does_no_harm(
-            kind in 1_u8..=2, body in proptest::collection::vec(any::<u8>(), 0..200),
+            kind in 1_u8..=3, body in proptest::collection::vec(any::<u8>(), 0..200),
         ) {
             let taxonomy = taxonomy();
             let payload = [&[0; KEY_BYTES], &[kind][..], &body].concat();
             let _ = read(&payload, &taxonomy, Prefix::new(&taxonomy).version());
+            let _ = read_standing(&payload, &taxonomy, true);
         }
     }
 }

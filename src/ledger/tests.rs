@@ -161,6 +161,8 @@ fn the_words_of_a_question_are_part_of_the_format() {
         has_confidence: true,
         temperature: 0.0,
         evens_positions: false,
+        labels_with_parents: false,
+        is_across_versions: false,
         escalation: None,
         calibrations: &[],
     };

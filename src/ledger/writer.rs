@@ -55,6 +55,7 @@ struct Lookup {
     offset: u64,
     tag: u64,
     reply: UnboundedSender<Recalled>,
+    is_answered: bool,
 }
 
 /// The number of a record that came too late.
@@ -120,7 +121,7 @@ impl Desk {
         }
         let mut keys = keys;
         let Some((key, offset)) = keys.find_map(|key| Some((key, state.index.find(key)?))) else { return Ok(false) };
-        state.lookups.push(Lookup { key, offset, tag, reply: reply.clone() });
+        state.lookups.push(Lookup { key, offset, tag, reply: reply.clone(), is_answered: false });
         self.work.notify_one();
         Ok(true)
     }
@@ -190,9 +191,23 @@ impl Desk {
 }
 
 impl Lookup {
-    fn reply(self, payload: Option<Vec<u8>>) {
+    fn reply(mut self, payload: Option<Vec<u8>>) {
+        self.answer(payload);
+    }
+
+    fn answer(&mut self, payload: Option<Vec<u8>>) {
+        self.is_answered = true;
         // The run may be gone.
         let _ = self.reply.send((self.tag, payload));
+    }
+}
+
+impl Drop for Lookup {
+    /// The thread may break down with a lookup in its hands: its item is then asked.
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.answer(None);
+        }
     }
 }
 
@@ -284,5 +299,20 @@ struct FailOnDrop<'a>(&'a Arc<Desk>);
 impl Drop for FailOnDrop<'_> {
     fn drop(&mut self) {
         self.0.fail(LedgerError::new(&self.0.path, LedgerErrorKind::Broken));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+
+    #[test]
+    fn a_lookup_is_answered_even_if_the_thread_drops_it() {
+        let (reply, mut replies) = unbounded_channel();
+        drop(Lookup { key: Key::of_bytes([0; 16]), offset: 0, tag: 7, reply, is_answered: false });
+        assert_eq!(replies.try_recv().ok(), Some((7, None)));
+        assert!(replies.try_recv().is_err(), "once");
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
+use tracing::Span;
 
 use super::Shared;
 use crate::answer::{Fault, Label};
@@ -35,7 +36,13 @@ pub(super) enum AttemptResult {
 /// How many alternatives are asked for at each token: as many as vLLM and OpenAI allow.
 const TOP_LOGPROBS: u32 = 20;
 
-pub(super) async fn attempt(shared: Arc<Shared>, texts: Vec<Arc<CleanText>>, admission: Admission) -> Finished {
+/// Sends the texts and reads the answer. What comes of it is noted in the span, which is that of the attempt.
+pub(super) async fn attempt(
+    shared: Arc<Shared>,
+    texts: Vec<Arc<CleanText>>,
+    admission: Admission,
+    span: Span,
+) -> Finished {
     let endpoint = admission.endpoint();
     let request = request(&shared, &texts, admission.dialect, Arc::clone(&endpoint.model));
     let started = Instant::now();
@@ -48,10 +55,14 @@ pub(super) async fn attempt(shared: Arc<Shared>, texts: Vec<Arc<CleanText>>, adm
     let key = endpoint.key.as_ref().map(ExposeSecret::expose_secret);
     let result = match judge(attempt, &endpoint.base_url, request.items_text(), key) {
         Verdict::Failed { failure, retry_after, refused, context_tokens } => {
+            span.record("error.type", tracing::field::display(failure.kind));
             AttemptResult::Failed { failure, retry_after, refused, context_tokens }
         }
         Verdict::Answer(completion) => {
             if let Some(usage) = completion.usage {
+                span.record("gen_ai.usage.input_tokens", usage.prompt_tokens);
+                span.record("gen_ai.usage.output_tokens", usage.output_tokens);
+                span.record("gen_ai.usage.cache_read.input_tokens", usage.cached_tokens);
                 shared.estimator.observe(shared.prefix.tokens(), items_tokens(&texts), usage.prompt_tokens);
             }
             let was_cut = completion.finish == Finish::Length;
@@ -75,6 +86,7 @@ pub(crate) fn request(shared: &Shared, texts: &[Arc<CleanText>], dialect: Dialec
         max_tokens: shared.max_output_tokens(texts.len()),
         temperature: shared.settings.temperature,
         response_format: shared.schemas.response_format(texts.len(), dialect.structured_output),
+        ignore_eos: None,
     };
     match dialect.api {
         Api::Chat => Request::Chat(ChatRequest {

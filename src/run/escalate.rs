@@ -31,10 +31,10 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             return self.settled(item, Ok(assignment));
         }
         if !self.may_escalate(escalation) {
-            self.recorder.escalations_refused += 1;
+            self.recorder.count(|counts| counts.escalations_refused += 1);
             return self.settled(item, Ok(assignment));
         }
-        self.recorder.escalated += 1;
+        self.recorder.escalated();
         item.escalated = Some(Box::new(Escalated { first: assignment, later: Vec::new() }));
         self.escalate(item, escalation);
     }
@@ -83,7 +83,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             Some(last) if !is_vote => last,
             Some(last) => vote(&first, last, &later),
         };
-        self.recorder.escalations_changed += u64::from(assignment.category != first.category);
+        let has_changed = assignment.category != first.category;
+        self.recorder.count(|counts| counts.escalations_changed += u64::from(has_changed));
         assignment.origin.first_answer = first_answer;
         self.settled(item, Ok(assignment));
     }

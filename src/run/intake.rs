@@ -42,12 +42,12 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     }
 
     /// Whether the next item of the source may be taken in, room aside.
-    pub(super) fn takes_more(&self) -> bool {
+    pub(crate) fn takes_more(&self) -> bool {
         // What waits inside a run cannot be given up, so a run that serves takes no more than its next pack.
         let has_pack = self.serves && self.lanes[0].packer.len() >= self.largest_pack();
         #[cfg(feature = "ledger")]
         let has_pack = has_pack || self.recall.is_full();
-        self.recorder.items < self.take_below && !has_pack
+        self.taken_in < self.take_below && !has_pack
     }
 
     /// Lets only items below this index be taken in.
@@ -61,8 +61,9 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     }
 
     fn take_in(&mut self, item: NewsItem) {
-        let index = self.recorder.items;
-        self.recorder.items += 1;
+        let index = self.taken_in;
+        self.taken_in += 1;
+        let now = self.recorder.taken_in();
         self.unsettled += 1;
         if self.serves && self.error.take().is_some() {
             self.shared.pool.begin_run();
@@ -78,7 +79,12 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             None => text,
         };
         let is_suspect = suspect::is_suspect(&item);
-        self.ask_or_copy(Item { alone: is_suspect, is_suspect, ..Item::new(index, item.id, text) });
+        self.ask_or_copy(Item {
+            alone: is_suspect,
+            is_suspect,
+            taken_in: Some(now),
+            ..Item::new(index, item.id, text)
+        });
     }
 
     /// Asks an item, unless the answer to another is its answer, too.
@@ -88,7 +94,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         }
         match self.dedup.see(item) {
             Seen::New(item) => {
-                self.recorder.suspects += u64::from(item.is_suspect);
+                self.recorder.count(|counts| counts.suspects += u64::from(item.is_suspect));
                 self.ask(item);
             }
             Seen::Waits => {}

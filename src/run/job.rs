@@ -10,6 +10,7 @@ use crate::answer::Fault;
 use crate::error::{Failure, FailureKind, ItemError, ItemErrorKind};
 use crate::outcome::Assignment;
 use crate::prompt::clean::CleanText;
+use crate::stats::EndpointNumber;
 use crate::taxonomy::CategoryId;
 
 /// An item that is not settled yet.
@@ -28,6 +29,8 @@ pub(crate) struct Item {
     pub(crate) alone: bool,
     /// Whether it may be meant for the model, not for readers, and so is always asked alone.
     pub(crate) is_suspect: bool,
+    /// When it was taken in, where that is measured.
+    pub(crate) taken_in: Option<Instant>,
     pub(crate) first_attempt: Option<Instant>,
     pub(crate) last_failure: Option<Failure>,
     /// The first answer, if it was not sure enough, and what came of asking again so far.
@@ -52,6 +55,7 @@ impl Item {
             has_been_refused: false,
             alone: false,
             is_suspect: false,
+            taken_in: None,
             first_attempt: None,
             last_failure: None,
             escalated: None,
@@ -65,6 +69,7 @@ impl Item {
             attempts: self.attempts,
             elapsed: self.first_attempt.map_or(Duration::ZERO, |at| at.elapsed()),
             failure: self.last_failure.clone(),
+            best: None,
         }
     }
 }
@@ -83,6 +88,8 @@ pub(crate) struct Pack {
     /// The answers that the pool had seen when the pack was sent first or failed last: if more have come by the time it
     /// fails again, the server works, and the failure counts against the pack.
     pub(crate) answers_seen: u64,
+    /// Since when it waits for a place.
+    pub(crate) waiting_since: Option<Instant>,
     /// The span of its attempts; halves share it.
     pub(crate) span: Span,
     /// Which endpoints it goes to.
@@ -111,6 +118,17 @@ pub(crate) enum Tier {
     Stronger,
 }
 
+impl Tier {
+    /// An endpoint of this tier as the statistics number it.
+    pub(crate) fn endpoint(self, at: usize) -> EndpointNumber {
+        let pool = match self {
+            Self::First => 0,
+            Self::Stronger => 1,
+        };
+        (pool, at)
+    }
+}
+
 impl Pack {
     pub(crate) fn new(items: Vec<Item>) -> Self {
         Self {
@@ -119,6 +137,7 @@ impl Pack {
             waits: 0,
             avoid: None,
             answers_seen: 0,
+            waiting_since: None,
             span: Span::none(),
             tier: Tier::First,
             measures: None,

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::job::{Item, Pack};
 use super::packer::Packer;
 use crate::error::Error;
@@ -27,11 +29,12 @@ impl Lane {
         self.packer.len() == 0 && self.ready.is_empty() && self.admitting.is_none()
     }
 
-    /// Waits for a place for a pack of about so many tokens.
-    pub(super) fn admit(&mut self, pack: Pack, tokens: u32) {
+    /// Waits for a place for a pack of about so many tokens, which begins with this of several prefixes.
+    pub(super) fn admit(&mut self, mut pack: Pack, tokens: u32, prefix_number: Option<usize>) {
+        pack.waiting_since = Some(Instant::now());
         let pool = Arc::clone(&self.pool);
         let avoid = pack.avoid;
-        let admission = async move { pool.admit(tokens, avoid).await };
+        let admission = async move { pool.admit(tokens, avoid, prefix_number).await };
         self.admitting = Some((pack, Box::pin(admission)));
     }
 

@@ -11,6 +11,7 @@
 //! an item from the source only when there is room, so a slow consumer slows the source down.
 
 mod attempt;
+mod course;
 mod escalate;
 mod intake;
 pub(crate) mod job;
@@ -38,6 +39,7 @@ use tracing::Span;
 
 use self::attempt::Finished;
 pub(crate) use self::attempt::request;
+pub(crate) use self::course::Course;
 pub(crate) use self::job::{Item, kind_of_failure, kind_of_fault};
 use self::job::{Pack, Tier};
 use self::lane::Lane;
@@ -52,7 +54,7 @@ use crate::error::{Error, ItemErrorKind};
 use crate::limit::budget::RetryBudget;
 use crate::outcome::Outcome;
 use crate::server::BoxFuture;
-use crate::stats::{Recorder, Stats};
+use crate::stats::{Recording, Stats, StatsHandle, Tally};
 
 /// How long an item that is asked again at a stronger model waits for others to share its request: longer than at first,
 /// since such items are few.
@@ -83,7 +85,8 @@ pub(crate) struct Run<S> {
     in_flight: HashMap<Id, Pack>,
     /// The look at a server's metrics that is under way.
     metrics_look: JoinSet<()>,
-    queue_seen_at: Option<Instant>,
+    /// When each server was looked at last.
+    looked_at: HashMap<usize, Instant>,
     outcomes: VecDeque<Outcome>,
     #[cfg(feature = "ledger")]
     recall: recall::Recall,
@@ -96,7 +99,9 @@ pub(crate) struct Run<S> {
     stronger_lost_at: Option<Instant>,
     budget: RetryBudget,
     random: fastrand::Rng,
-    recorder: Recorder,
+    recorder: Recording,
+    /// The items that were taken in.
+    taken_in: u64,
     /// The run's span: its packs are its children, their attempts theirs.
     span: Span,
     /// Items that were taken in and have no outcome yet.
@@ -111,13 +116,15 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     pub(crate) fn new(shared: Arc<Shared>, source: S, stop: &Stop) -> Self {
         let pack_size = shared.settings.pack_size;
         let tuner = shared.settings.tuning.as_ref().map(|tuning| Tuner::new(tuning, pack_size));
-        Self {
+        let run = Self {
             tuner,
             dedup: Dedup::new(&shared.settings),
             #[cfg(feature = "ledger")]
             recall: recall::Recall::new(&shared),
             ..Self::with_pack_size(shared, source, stop, pack_size, true)
-        }
+        };
+        run.report_tuning();
+        run
     }
 
     /// A run that goes on for as long as its source, for callers that wait for single items.
@@ -136,13 +143,10 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         pack_size: usize,
         escalates: bool,
     ) -> Self {
-        shared.pool.begin_run();
         let settings = &shared.settings;
         let first = Lane::new(Arc::clone(&shared.pool), Packer::new(settings.pack_wait));
-        let stronger = shared.stronger.as_ref().map(|pool| {
-            pool.begin_run();
-            Lane::new(Arc::clone(pool), Packer::new(STRONGER_PACK_WAIT))
-        });
+        let stronger =
+            shared.stronger.as_ref().map(|pool| Lane::new(Arc::clone(pool), Packer::new(STRONGER_PACK_WAIT)));
         Self {
             lanes: std::iter::once(first).chain(stronger).collect(),
             random: settings.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed),
@@ -151,7 +155,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             attempts: JoinSet::new(),
             in_flight: HashMap::new(),
             metrics_look: JoinSet::new(),
-            queue_seen_at: None,
+            looked_at: HashMap::new(),
             outcomes: VecDeque::new(),
             #[cfg(feature = "ledger")]
             recall: recall::Recall::default(),
@@ -161,7 +165,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             escalation_requests: 0.0,
             stronger_lost_at: None,
             budget: RetryBudget::default(),
-            recorder: Recorder::new(),
+            recorder: Recording(StatsHandle::new(std::iter::once(&shared.pool).chain(&shared.stronger).cloned())),
+            taken_in: 0,
             span: tracing::debug_span!(
                 "run",
                 taxonomy = shared.taxonomy.hash(),
@@ -188,6 +193,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             if let Some(outcome) = self.outcomes.pop_front() {
                 return Poll::Ready(Some(outcome));
             }
+            self.recorder.round();
             let has_changed = self.poll_stop(cx)
                 | self.poll_attempts(cx)
                 | self.poll_source(cx)
@@ -201,7 +207,11 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             let is_done = self.unsettled == 0 && self.source.is_none();
             #[cfg(feature = "ledger")]
             let is_done = is_done && self.recall.is_empty();
-            return if is_done { Poll::Ready(None) } else { Poll::Pending };
+            if is_done {
+                self.recorder.end();
+                return Poll::Ready(None);
+            }
+            return Poll::Pending;
         }
     }
 
@@ -246,21 +256,44 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        let stronger = self.shared.stronger.iter().flat_map(|pool| pool.snapshots());
-        Stats {
-            tuning: self.tuner.as_ref().map(Tuner::report),
-            ..self.recorder.snapshot(self.shared.pool.snapshots().into_iter().chain(stronger).collect())
-        }
+        self.recorder.snapshot()
+    }
+
+    pub(crate) fn stats_handle(&self) -> StatsHandle {
+        self.recorder.0.clone()
     }
 
     pub(crate) fn error(&self) -> Option<&Error> {
         self.error.as_ref()
     }
 
+    /// Lets what this run does at the servers count for a walk, too, which has many runs.
+    pub(crate) fn counting_for(mut self, walk: &StatsHandle) -> Self {
+        self.recorder.0.count_for(walk);
+        self
+    }
+
+    /// All that the run has counted.
+    pub(crate) fn total(&self) -> Tally {
+        self.recorder.total()
+    }
+
+    /// Whether a request is in flight, or waits, be it one without items.
+    pub(crate) fn has_requests(&self) -> bool {
+        !self.in_flight.is_empty() || self.lanes.iter().any(|lane| !lane.is_empty())
+    }
+
     /// Cancels the requests in flight; their items get no outcome. The run must not be polled again.
     pub(crate) fn cancel(&mut self) {
         self.attempts = JoinSet::new();
         self.metrics_look = JoinSet::new();
+    }
+
+    /// Lets the statistics know what the tuner has found.
+    fn report_tuning(&self) {
+        if let Some(tuner) = &self.tuner {
+            self.recorder.tuned(tuner.report());
+        }
     }
 
     fn lane(&mut self, tier: Tier) -> &mut Lane {
@@ -281,7 +314,10 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         left.extend(self.delayed.drain(..).flat_map(|(_, pack)| pack.items));
         if is_fatal {
             self.attempts = JoinSet::new();
-            left.extend(self.in_flight.drain().flat_map(|(_, pack)| pack.items));
+            for (_, pack) in self.in_flight.drain() {
+                self.recorder.returned(pack.len());
+                left.extend(pack.items);
+            }
         }
         left.sort_unstable_by_key(|item| item.index);
         for item in left {

@@ -63,7 +63,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             return Some(item);
         };
         let Some(text) = self.dedup.text_of(item.index) else { return Some(item) };
-        let keys = questions.answers(text).chain(std::iter::once(questions.failure(text)));
+        let own = questions.answers(text).chain(std::iter::once(questions.failure(text)));
+        let keys = own.chain(questions.standing(text));
         match ledger.look_up(keys, item.index, reply) {
             Ok(true) => {
                 self.recall.reading.insert(item.index, item);
@@ -83,6 +84,12 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         let shared: &Shared = &self.shared;
         let (Some((ledger, questions)), Some(_)) = (&shared.ledger, &self.recall.replies) else { return };
         let Some(text) = self.dedup.text_of(item.index) else { return };
+        if let Ok(assignment) = result
+            && let Some(key) = questions.standing_of(text, &assignment.origin.model)
+            && let Some(payload) = ledger::of_standing(key, assignment, &shared.taxonomy)
+        {
+            self.recall.written = ledger.append(&payload);
+        }
         let payload = match result {
             Ok(assignment) => questions
                 .answer(text, &assignment.origin.model)
@@ -117,10 +124,18 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     fn recalled(&mut self, index: u64, payload: Option<&[u8]>) {
         let Some(item) = self.recall.reading.remove(&index) else { return };
         let shared = Arc::clone(&self.shared);
+        if let Some(payload) = payload.filter(|payload| ledger::is_standing(payload)) {
+            let with_rivals = shared.across_versions == Some(ledger::AcrossVersions::SameRivals);
+            if let Some(assignment) = ledger::read_standing(payload, &shared.taxonomy, with_rivals) {
+                self.recorder.count(|counts| counts.kept_across_versions += 1);
+                return self.conclude(item, Ok(named(assignment, &shared)));
+            }
+            self.recorder.count(|counts| counts.changed_since_version += 1);
+        }
         let found = payload.and_then(|payload| ledger::read(payload, &shared.taxonomy, shared.prefix.version()));
         let retries_permanent = shared.ledger.as_ref().is_some_and(|(ledger, _)| ledger.retries_permanent());
         match found {
-            Some(Ok(assignment)) => self.conclude(item, Ok(assignment)),
+            Some(Ok(assignment)) => self.conclude(item, Ok(named(assignment, &shared))),
             Some(Err(error)) if error.status() == Status::Permanent && !retries_permanent => {
                 self.conclude(item, Err(error));
             }
@@ -152,4 +167,11 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             self.hand_on(outcome);
         }
     }
+}
+
+/// The same answer with the category's name as it is given out.
+fn named(assignment: Assignment, shared: &Shared) -> Assignment {
+    let category = shared.taxonomy.find(assignment.category.as_str());
+    let name = category.map_or_else(|| Arc::clone(&assignment.name), |category| shared.name_of(category));
+    Assignment { name, ..assignment }
 }

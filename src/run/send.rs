@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_core::Stream;
 use tokio::time::Instant;
 use tracing::Instrument;
+use tracing::field::Empty;
 
 use super::Run;
 use super::attempt::{attempt, items_tokens};
@@ -15,8 +16,8 @@ use crate::error::Error;
 use crate::prompt::clean::CleanText;
 use crate::server::Admission;
 
-/// How often the queues of the servers are looked at, where that is wanted.
-const QUEUE_WATCH_PERIOD: Duration = Duration::from_secs(1);
+/// How often the metrics of each server are looked at, where that is wanted.
+const WATCH_PERIOD: Duration = Duration::from_secs(1);
 /// How long a retry that the budget does not allow now waits before it asks again.
 const BUDGET_PAUSE: Duration = Duration::from_millis(500);
 
@@ -32,8 +33,9 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             if self.delayed[at].0 > now {
                 at += 1;
             } else if self.budget.withdraw() {
-                self.recorder.retries += 1;
                 let (_, pack) = self.delayed.swap_remove(at);
+                let cause = pack.items.first().and_then(|item| item.last_failure.as_ref());
+                self.recorder.retried(cause.map(|failure| failure.kind));
                 self.lane(pack.tier).ready.push_back(pack);
             } else {
                 self.delayed[at].0 = now + BUDGET_PAUSE;
@@ -51,7 +53,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         let texts = self.texts_of(&pack);
         let prompt = self.shared.estimator.predict(self.shared.prefix.tokens(), items_tokens(&texts));
         let tokens = u32::try_from(prompt + self.shared.max_output_tokens(texts.len())).unwrap_or(u32::MAX);
-        self.lane(tier).admit(pack, tokens);
+        let prefix_number = self.shared.prefix_number;
+        self.lane(tier).admit(pack, tokens, prefix_number);
     }
 
     /// The texts of a pack; those of a canary are made up from the taxonomy.
@@ -88,6 +91,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         if is_shuffled || pack.items.iter().any(|item| item.content_failures > 0 || item.escalated.is_some()) {
             self.random.shuffle(&mut pack.items);
         }
+        let asked = pack.items.iter().filter(|item| item.attempts == 0).count() as u64;
+        self.recorder.count(|counts| counts.asked_items += asked);
         if pack.items.iter().all(|item| item.attempts == 0) {
             self.budget.deposit();
             self.first_requests += 1;
@@ -128,8 +133,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         if let Some((_, in_flight)) = &mut pack.measures {
             *in_flight = self.in_flight.len() + 1;
         }
-        self.recorder.requests += 1;
-        self.recorder.max_in_flight = self.recorder.max_in_flight.max(self.in_flight.len() + 1);
+        let waited = pack.waiting_since.take().map_or(Duration::ZERO, |since| admission.admitted_at - since);
+        self.recorder.sent(tier.endpoint(admission.at), pack.len(), waited);
         let texts = self.texts_of(&pack);
         let span = tracing::debug_span!(
             parent: &pack.span,
@@ -137,21 +142,31 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             endpoint = %admission.endpoint().base_url,
             items = pack.len(),
             number = pack.items.first().map_or(0, |item| item.attempts),
+            // The names of OpenTelemetry's conventions for clients of models.
+            gen_ai.operation.name = admission.dialect.operation(),
+            gen_ai.provider.name = "openai",
+            gen_ai.request.model = %admission.endpoint().model,
+            gen_ai.request.temperature = self.shared.settings.temperature,
+            gen_ai.request.max_tokens = self.shared.max_output_tokens(texts.len()),
+            gen_ai.usage.input_tokens = Empty,
+            gen_ai.usage.cache_read.input_tokens = Empty,
+            gen_ai.usage.output_tokens = Empty,
+            "error.type" = Empty,
         );
-        let task = self.attempts.spawn(attempt(Arc::clone(&self.shared), texts, admission).instrument(span));
+        let task =
+            self.attempts.spawn(attempt(Arc::clone(&self.shared), texts, admission, span.clone()).instrument(span));
         self.in_flight.insert(task.id(), pack);
     }
 
-    /// Looks at the metrics of the server that has just answered: for its prefix cache once or twice, for its queue now and
-    /// then where that is wanted.
+    /// Looks at the metrics of the server that has just answered: for its prefix cache once or twice, for the statistics and
+    /// its queue now and then where that is wanted.
     pub(super) fn look_at_metrics(&mut self, at: usize, admitted_at: Instant) {
         while self.metrics_look.try_join_next().is_some() {}
-        let is_recent = self.queue_seen_at.is_some_and(|seen_at| seen_at.elapsed() < QUEUE_WATCH_PERIOD);
-        let watches_queue = self.shared.settings.waits_by_gauge && !is_recent;
-        if (watches_queue || self.shared.pool.wants_metrics(at)) && self.metrics_look.is_empty() {
-            if watches_queue {
-                self.queue_seen_at = Some(Instant::now());
-            }
+        let watches_queue = self.shared.settings.waits_by_gauge;
+        let watches = watches_queue || self.shared.settings.watches_servers;
+        let is_due = watches && self.looked_at.get(&at).is_none_or(|looked_at| looked_at.elapsed() >= WATCH_PERIOD);
+        if (is_due || self.shared.pool.wants_metrics(at)) && self.metrics_look.is_empty() {
+            self.looked_at.insert(at, Instant::now());
             self.metrics_look.spawn(Arc::clone(&self.shared.pool).read_metrics(at, admitted_at, watches_queue));
         }
     }

@@ -38,6 +38,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             Err(error) => (error.id(), None),
         };
         let Some(pack) = self.in_flight.remove(&id) else { return };
+        self.recorder.returned(pack.len());
         let Some(Finished { admission, result }) = finished else {
             tracing::error!("an attempt panicked; its items are asked again");
             let pack_size = pack.len();
@@ -48,12 +49,17 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         };
         match result {
             AttemptResult::Answered { labels, latency, usage } => {
-                self.recorder.answered(latency, usage);
-                admission.learn_usage(usage, self.shared.estimator.predict(self.shared.prefix.tokens(), 0));
+                // That of a canary, or of an item asked twice, is nobody's answer.
+                let of_items = labels.get(..pack.len()).unwrap_or_default();
+                self.recorder.answered(pack.tier.endpoint(admission.at), latency, usage, of_items);
+                // Of many prefixes, the first is the one to prove.
+                if self.shared.prefix_number.is_none_or(|number| number == 0) {
+                    admission.learn_usage(usage, self.shared.estimator.predict(self.shared.prefix.tokens(), 0));
+                }
                 self.answered(pack, &labels, admission);
             }
             AttemptResult::Failed { failure, retry_after, refused, context_tokens } => {
-                self.recorder.attempt_failed(failure.kind);
+                self.recorder.attempt_failed(pack.tier.endpoint(admission.at), failure.kind);
                 tracing::debug!(%failure, items = pack.len(), "attempt failed");
                 self.failed(pack, failure, retry_after, refused, context_tokens, admission);
             }
@@ -95,6 +101,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         if let (Some(tuner), Some((size, in_flight)), 0) = (&mut self.tuner, pack.measures, pack.waits) {
             let (valid_items, latency) = (labels.iter().flatten().count(), admission.admitted_at.elapsed());
             tuner.answered(size, Measured { valid_items, in_flight, latency });
+            self.report_tuning();
         }
         let Some(check) = &pack.check else { return };
         let label = labels.first().and_then(|label| label.as_ref().ok());
@@ -105,6 +112,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
                 None => tuner.check_failed(check.pack_size),
             }
         }
+        self.report_tuning();
     }
 
     /// Asks an item alone as well that was answered in a pack, where the choice of pack sizes wants to know.
@@ -142,7 +150,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             similarity: None,
         };
         let assignment = self.shared.assignment(label, corrected.as_ref(), origin)?;
-        self.recorder.relabelled += u64::from(assignment.origin.written.is_some());
+        self.recorder.count(|counts| counts.relabelled += u64::from(assignment.origin.written.is_some()));
         Some(assignment)
     }
 
@@ -170,7 +178,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             return self.fail(item, kind);
         }
         item.alone |= has_been_asked_enough;
-        self.recorder.reasked += 1;
+        self.recorder.reasked();
         self.push_again(item);
     }
 
@@ -184,7 +192,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         }
         item.has_been_refused = true;
         item.alone = true;
-        self.recorder.reasked += 1;
+        self.recorder.reasked();
         self.push_again(item);
     }
 
@@ -275,7 +283,9 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         }
         // Nobody who waits for a neighbour should wait for all retries of a bad item.
         let parts = if self.serves && pack.transport_failures > 0 { pack.halves() } else { (pack, None) };
-        self.recorder.splits += u64::from(parts.1.is_some());
+        if parts.1.is_some() {
+            self.recorder.split();
+        }
         let at = Instant::now() + wait;
         self.delayed.extend(std::iter::once(parts.0).chain(parts.1).map(|part| (at, part)));
     }
@@ -292,7 +302,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             let shorter = (item.text.tokens / 2).min(budget_tokens.max(SHORTEST_TOKENS));
             match item.text.shortened(shorter).filter(|_| shorter >= SHORTEST_TOKENS) {
                 Some(text) if run.error.is_none() => {
-                    run.recorder.shortened += 1;
+                    run.recorder.count(|counts| counts.shortened += 1);
                     item.text = Arc::new(text);
                     run.put_first(Pack { tier, ..Pack::new(vec![item]) });
                 }
@@ -312,7 +322,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
                 }
             }
             (first, Some(second)) => {
-                self.recorder.splits += 1;
+                self.recorder.split();
                 for mut half in [first, second] {
                     // Half of a blamed pack has one attempt to clear itself, so that a bad item is found soon; a single
                     // item has all of them, so that bad luck does not cost it.
@@ -358,6 +368,9 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     }
 
     pub(super) fn conclude(&mut self, item: Item, result: Result<Assignment, ItemError>) {
+        if let Some(taken_in) = item.taken_in.filter(|_| item.attempts > 0) {
+            self.recorder.item_took(taken_in);
+        }
         let copies = self.dedup.settle(item.index, &item.id, &result);
         self.outcome(item.index, item.id, result);
         for copy in copies.settled {
@@ -369,18 +382,19 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     }
 
     pub(super) fn outcome(&mut self, index: u64, id: String, result: Result<Assignment, ItemError>) {
-        self.emit(Outcome { id, index, result });
+        self.emit(Outcome { id, index, result, path: None });
     }
 
-    pub(super) fn emit(&mut self, outcome: Outcome) {
+    pub(super) fn emit(&mut self, mut outcome: Outcome) {
         self.unsettled -= 1;
+        outcome.result = self.shared.handed_on(outcome.result);
         #[cfg(feature = "ledger")]
         let Some(outcome) = self.recall.hold(outcome) else { return };
         self.hand_on(outcome);
     }
 
     pub(super) fn hand_on(&mut self, outcome: Outcome) {
-        self.recorder.settled(&outcome);
+        self.recorder.handed_on(&outcome);
         self.outcomes.push_back(outcome);
     }
 }

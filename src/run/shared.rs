@@ -6,19 +6,22 @@ use std::time::Duration;
 use crate::answer::schema::Schemas;
 use crate::answer::{AnswerForm, Label, Reader};
 use crate::calibration;
+use crate::error::{ItemError, ItemErrorKind};
 use crate::escalation::Escalation;
 use crate::outcome::{Assignment, Origin};
 use crate::prompt::Prefix;
 use crate::prompt::frame::CLOSING_TOKENS;
 use crate::prompt::tokens::{self, CountTokens, TokenEstimator};
 use crate::server::Pool;
-use crate::taxonomy::Taxonomy;
+use crate::taxonomy::{Category, Taxonomy};
 use crate::tuning::Tuning;
 
 /// What the runs of a categorizer share.
 pub(crate) struct Shared {
     pub(crate) taxonomy: Taxonomy,
     pub(crate) prefix: Prefix,
+    /// Tells the prefix from others that are sent to the same endpoints; none where there is one alone.
+    pub(crate) prefix_number: Option<usize>,
     pub(crate) schemas: Schemas,
     pub(crate) reader: Reader,
     pub(crate) estimator: TokenEstimator,
@@ -30,6 +33,8 @@ pub(crate) struct Shared {
     /// Where answers are kept, and what they are kept under.
     #[cfg(feature = "ledger")]
     pub(crate) ledger: Option<(crate::ledger::Ledger, crate::ledger::Questions)>,
+    #[cfg(feature = "ledger")]
+    pub(crate) across_versions: Option<crate::ledger::AcrossVersions>,
     /// At most one for each model.
     pub(crate) calibrations: Vec<calibration::Ready>,
     pub(crate) settings: Settings,
@@ -48,6 +53,7 @@ impl std::fmt::Debug for Shared {
 
 /// How a categorizer works; the builder documents each.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each can be set without the others")]
 pub(crate) struct Settings {
     pub(crate) pack_size: usize,
     pub(crate) tuning: Option<Tuning>,
@@ -59,22 +65,49 @@ pub(crate) struct Settings {
     pub(crate) transport_retries: u32,
     pub(crate) content_retries: u32,
     pub(crate) pack_wait: Duration,
+    pub(crate) watches_servers: bool,
     pub(crate) waits_by_gauge: bool,
     pub(crate) seed: Option<u64>,
+    pub(crate) labels_with_parents: bool,
+    pub(crate) abstain_below: f32,
+    pub(crate) output_language: Option<String>,
+    pub(crate) remembered_texts: usize,
     #[cfg(feature = "near-duplicates")]
     pub(crate) near_duplicates: Option<crate::NearDuplicates>,
 }
 
 /// Tokens of one object of an answer beside its label, with the blanks that vLLM writes after colons and commas.
 const OBJECT_TOKENS: usize = 16;
+/// Tokens between two labels of an item.
+const BETWEEN_LABELS_TOKENS: usize = 4;
 /// Tokens of the answer around its objects, the wrapper of an object root included.
 const AROUND_TOKENS: usize = 16;
+/// Tokens of a short item in its frame.
+const SHORT_ITEM_TOKENS: usize = 64;
 
 impl Shared {
     /// The most tokens that an answer for so many items may take: tight, since a constrained decoder can loop in white
     /// space until the limit.
     pub(crate) fn max_output_tokens(&self, pack_len: usize) -> usize {
-        AROUND_TOKENS + pack_len * (OBJECT_TOKENS + self.longest_label_tokens)
+        let further = self.settings.answer_form.most_labels() - 1;
+        let labels = self.longest_label_tokens + further * (self.longest_label_tokens + BETWEEN_LABELS_TOKENS);
+        AROUND_TOKENS + pack_len * (OBJECT_TOKENS + labels)
+    }
+
+    /// A new run begins: unless others are under way, what an earlier one held against the endpoints is forgotten.
+    pub(crate) fn begin_run(&self) {
+        std::iter::once(&self.pool).chain(&self.stronger).for_each(|pool| pool.begin_run());
+    }
+
+    /// The fewest tokens that a request takes.
+    pub(crate) fn least_tokens(&self) -> usize {
+        self.prefix.tokens() + self.max_output_tokens(1) + SHORT_ITEM_TOKENS
+    }
+
+    /// The name of a category as it is given out.
+    pub(crate) fn name_of(&self, category: &Category) -> Arc<str> {
+        let language = self.settings.output_language.as_deref();
+        language.map_or(&*category.name, |language| category.name_in(language)).into()
     }
 
     /// The estimated tokens that the texts and frames of a pack of so many items may take.
@@ -98,6 +131,20 @@ pub(crate) struct Corrected {
 const RUNNERS_UP: usize = 3;
 
 impl Shared {
+    /// What is handed on: an answer that is not probable enough is none.
+    pub(crate) fn handed_on(&self, result: Result<Assignment, ItemError>) -> Result<Assignment, ItemError> {
+        let assignment = result?;
+        match assignment.confidence {
+            Some(confidence) if confidence < self.settings.abstain_below => {
+                let mut error = ItemError::of(ItemErrorKind::BelowThreshold);
+                error.attempts = assignment.origin.attempts;
+                error.best = Some((assignment.category, confidence));
+                Err(error)
+            }
+            _ => Ok(assignment),
+        }
+    }
+
     /// The probabilities of a label as the calibration for the model corrects them; none where there is none.
     pub(crate) fn calibrated(
         &self,
@@ -123,6 +170,7 @@ impl Shared {
         let taxonomy = &self.taxonomy;
         let written = taxonomy.at(label.category)?;
         let share = |&(position, share): &(usize, f32)| Some((taxonomy.at(position)?.id.clone(), share));
+        let further = |&(at, share): &(usize, Option<f32>)| Some((taxonomy.at(at)?.id.clone(), share));
         let chosen = corrected.and_then(|of| of.probabilities.first()).map_or(label.category, |best| best.0);
         let probabilities = corrected.map_or(&label.probabilities, |of| &of.probabilities);
         let category = taxonomy.at(chosen)?;
@@ -131,11 +179,13 @@ impl Shared {
         origin.calibration = corrected.map(|of| Arc::clone(&of.version));
         Some(Assignment {
             category: category.id.clone(),
-            name: category.name.as_str().into(),
+            name: self.name_of(category),
+            category_hash: taxonomy.hash_at(chosen)?.clone(),
             is_fallback: category.fallback,
             confidence: probabilities.iter().find(|share| share.0 == chosen).map(|share| share.1),
             runners_up: probabilities.iter().filter(is_other).take(RUNNERS_UP).filter_map(share).collect(),
             probabilities: label.probabilities.iter().filter_map(share).collect(),
+            secondary: label.secondary.iter().filter_map(further).collect(),
             origin,
         })
     }

@@ -19,7 +19,7 @@ impl Stop {
         self.0.send_replace(true);
     }
 
-    pub(super) fn stopped(&self) -> BoxFuture<'static, ()> {
+    pub(crate) fn stopped(&self) -> BoxFuture<'static, ()> {
         let mut receiver = self.0.subscribe();
         Box::pin(async move {
             if receiver.wait_for(|is_stopped| *is_stopped).await.is_err() {

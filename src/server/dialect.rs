@@ -49,6 +49,14 @@ impl Dialect {
         Self { api, structured_output: StructuredOutput::default(), logprobs }
     }
 
+    /// The operation by the name that OpenTelemetry has for it.
+    pub(crate) fn operation(self) -> &'static str {
+        match self.api {
+            Api::Chat => "chat",
+            Api::Completions => "text_completion",
+        }
+    }
+
     pub(crate) fn closing(self) -> Closing {
         match self.structured_output {
             StructuredOutput::JsonSchema | StructuredOutput::None => Closing::Array,

@@ -10,8 +10,10 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::dialect::Dialect;
+use super::metrics::ServerMetrics;
 use super::prefix_cache::{PrefixCache, PrefixCacheSnapshot};
 use super::transport::Transport;
+use super::warm::WarmPrefixes;
 use crate::error::Failure;
 use crate::limit::concurrency::ConcurrencyLimit;
 
@@ -166,6 +168,8 @@ const FIRST_COOL_DOWN: Duration = Duration::from_secs(1);
 const LONGEST_COOL_DOWN: Duration = Duration::from_secs(30);
 /// The longest wait that a server may ask for.
 pub(crate) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(120);
+/// What a server said of itself longer ago is no longer its state.
+const SERVER_METRICS_HOLD: Duration = Duration::from_secs(60);
 /// The longest timeout that a slow endpoint is given.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -182,6 +186,10 @@ pub(crate) struct EndpointState {
     /// The context length in tokens that the server stated.
     pub(crate) context_tokens: Option<usize>,
     pub(crate) prefix_cache: PrefixCache,
+    /// What the server said of itself last, and when.
+    server: Option<(ServerMetrics, Instant)>,
+    /// Of several prefixes, those that it was sent last.
+    pub(crate) warm: WarmPrefixes,
     pub(crate) last_failure: Option<Failure>,
     pub(crate) has_answered: bool,
     failures_in_row: u32,
@@ -202,6 +210,8 @@ impl EndpointState {
             dialect,
             context_tokens: None,
             prefix_cache: PrefixCache::default(),
+            server: None,
+            warm: WarmPrefixes::default(),
             last_failure: None,
             has_answered: false,
             failures_in_row: 0,
@@ -219,6 +229,19 @@ impl EndpointState {
             Phase::Open => self.limit.current(),
             Phase::Cooling { .. } | Phase::Refused => 0,
         }
+    }
+
+    /// Remembers what the server says of itself; nothing says nothing new.
+    pub(crate) fn server_said(&mut self, metrics: Option<&ServerMetrics>) {
+        if let Some(metrics) = metrics {
+            self.server = Some((metrics.clone(), Instant::now()));
+        }
+    }
+
+    /// The requests that wait inside the server, if it said so lately.
+    pub(crate) fn queue_depth(&self) -> Option<u64> {
+        let (metrics, at) = self.server.as_ref()?;
+        metrics.waiting_requests.filter(|_| at.elapsed() <= SERVER_METRICS_HOLD)
     }
 
     /// Ends a cool-down whose time has come.
@@ -357,8 +380,20 @@ pub struct EndpointSnapshot {
     pub answers: u64,
     /// How much of the prefix it has cached.
     pub prefix_cache: PrefixCacheSnapshot,
+    /// What the server said of itself last.
+    pub server: Option<ServerMetrics>,
+    /// How long ago that was, in seconds.
+    pub server_seen_ago_s: Option<f64>,
     /// The last failure in words.
     pub last_failure: Option<String>,
+}
+
+impl EndpointSnapshot {
+    /// The requests that wait inside the server, if it said so in the last minute.
+    pub fn queue_depth(&self) -> Option<u64> {
+        let is_recent = self.server_seen_ago_s.is_some_and(|ago| ago <= SERVER_METRICS_HOLD.as_secs_f64());
+        self.server.as_ref()?.waiting_requests.filter(|_| is_recent)
+    }
 }
 
 impl EndpointState {
@@ -380,6 +415,8 @@ impl EndpointState {
             requests: self.requests,
             answers: self.answers,
             prefix_cache: self.prefix_cache.snapshot(),
+            server: self.server.as_ref().map(|(metrics, _)| metrics.clone()),
+            server_seen_ago_s: self.server.as_ref().map(|(_, at)| at.elapsed().as_secs_f64()),
             last_failure: self.last_failure.as_ref().map(ToString::to_string),
         }
     }

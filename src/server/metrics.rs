@@ -32,6 +32,12 @@ pub struct ServerMetrics {
     pub prefix_cache_queries_tokens: Option<u64>,
     /// Prompt tokens that were found there.
     pub prefix_cache_hits_tokens: Option<u64>,
+    /// Prompt tokens that were processed since the server was started.
+    pub prompt_tokens: Option<u64>,
+    /// Tokens that were generated since the server was started.
+    pub generated_tokens: Option<u64>,
+    /// Requests that lost their place in the KV cache to others and were begun anew, since the server was started.
+    pub preempted_requests: Option<u64>,
     /// The tokens of a block, the unit in which prompts are cached.
     pub block_tokens: Option<u64>,
     /// Whether the prefix cache is on.
@@ -79,9 +85,19 @@ impl ServerMetrics {
             | "llamacpp:kv_cache_usage_ratio" => {
                 self.kv_cache_use = Some(self.kv_cache_use.unwrap_or(0.0).max(value.min(1.0)));
             }
-            "vllm:prefix_cache_queries_total"
-            | "vllm:gpu_prefix_cache_queries_total"
-            | "sglang:prompt_tokens_total" => add(&mut self.prefix_cache_queries_tokens),
+            "vllm:prefix_cache_queries_total" | "vllm:gpu_prefix_cache_queries_total" => {
+                add(&mut self.prefix_cache_queries_tokens);
+            }
+            "vllm:prompt_tokens_total" | "llamacpp:prompt_tokens_total" => add(&mut self.prompt_tokens),
+            // It looks every prompt token up.
+            "sglang:prompt_tokens_total" => {
+                add(&mut self.prompt_tokens);
+                add(&mut self.prefix_cache_queries_tokens);
+            }
+            "vllm:generation_tokens_total" | "sglang:generation_tokens_total" | "llamacpp:tokens_predicted_total" => {
+                add(&mut self.generated_tokens);
+            }
+            "vllm:num_preemptions_total" => add(&mut self.preempted_requests),
             "vllm:prefix_cache_hits_total" | "vllm:gpu_prefix_cache_hits_total" | "sglang:cached_tokens_total" => {
                 add(&mut self.prefix_cache_hits_tokens);
             }
@@ -129,6 +145,8 @@ mod tests {
             vllm:kv_cache_usage_perc{engine=\"0\"} 0.25\nvllm:kv_cache_usage_perc{engine=\"1\"} 0.5\n\
             vllm:prefix_cache_queries_total{engine=\"0\"} 1.5e+03\nvllm:prefix_cache_queries_created{engine=\"0\"} 7\n\
             vllm:prefix_cache_hits_total{engine=\"0\"} 900.0\n\
+            vllm:prompt_tokens_total{engine=\"0\"} 1600.0\nvllm:generation_tokens_total{engine=\"0\"} 70.0\n\
+            vllm:num_preemptions_total{engine=\"0\"} 2.0\n\
             vllm:cache_config_info{mamba_block_size=\"None\",block_size=\"528\",enable_prefix_caching=\"True\"} 1.0\n";
         let expected = ServerMetrics {
             engine: Some(Engine::Vllm),
@@ -137,6 +155,9 @@ mod tests {
             kv_cache_use: Some(0.5),
             prefix_cache_queries_tokens: Some(1_500),
             prefix_cache_hits_tokens: Some(900),
+            prompt_tokens: Some(1_600),
+            generated_tokens: Some(70),
+            preempted_requests: Some(2),
             block_tokens: Some(528),
             prefix_caching: Some(true),
         };
@@ -152,8 +173,12 @@ mod tests {
         );
         assert_eq!((old.prefix_cache_queries_tokens, old.prefix_cache_hits_tokens), (Some(8), Some(4)));
         assert_eq!((old.kv_cache_use, old.block_tokens, old.prefix_caching), (Some(1.0), None, None));
-        let llama = parse("llamacpp:requests_deferred 2\nllamacpp:requests_processing 1\n");
+        let llama = parse(
+            "llamacpp:requests_deferred 2\nllamacpp:requests_processing 1\nllamacpp:prompt_tokens_total 900\n\
+             llamacpp:tokens_predicted_total 40\nllamacpp:kv_cache_usage_ratio 0.5\nllamacpp:prompt_seconds_total 3\n",
+        );
         assert_eq!((llama.engine, llama.waiting_requests), (Some(Engine::LlamaCpp), Some(2)));
+        assert_eq!((llama.prompt_tokens, llama.generated_tokens, llama.kv_cache_use), (Some(900), Some(40), Some(0.5)));
         assert_eq!(llama.prefix_cache_hits_tokens, None);
         let sglang = parse(
             "sglang:num_queue_reqs{tp=\"0\"} 1\nsglang:cached_tokens_total{cache_source=\"device\"} 5\n\

@@ -10,6 +10,7 @@ mod prefix_advice;
 mod prefix_cache;
 mod transport;
 mod verdict;
+mod warm;
 pub(crate) mod wire;
 
 pub(crate) use self::dialect::Refused;
@@ -19,7 +20,8 @@ pub(crate) use self::endpoint::{EndpointState, Signal};
 pub use self::metrics::{Engine, ServerMetrics};
 #[cfg(feature = "testing")]
 pub(crate) use self::openai::MAX_RESPONSE_BYTES;
-pub(crate) use self::openai::OpenAiTransport;
+pub use self::openai::http_transport;
+pub(crate) use self::openai::{OpenAiTransport, checked_address};
 pub use self::pool::Balance;
 pub(crate) use self::pool::{Admission, Endpoint, Pool, PoolConfig};
 pub use self::prefix_cache::{CacheSource, PrefixCacheSnapshot, PrefixVerdict};

@@ -19,6 +19,7 @@ use serde_json::value::RawValue;
 use super::metrics::ServerMetrics;
 use super::transport::{BoxFuture, Response, Transport, TransportError, TransportErrorKind, parse_retry_after};
 use super::wire::Request;
+use crate::error::Error;
 
 /// The most bytes of a response that are read. An answer to sixteen items with log-probabilities takes a fortieth of it.
 pub(crate) const MAX_RESPONSE_BYTES: usize = 8 * 1024 * 1024;
@@ -26,6 +27,33 @@ pub(crate) const MAX_RESPONSE_BYTES: usize = 8 * 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the metrics may take; they are only a hint.
 const METRICS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The transport that an endpoint has when it is given no other: to put something of one's own over it, such as a
+/// [`Probe`](crate::load::Probe). The address is one such as `http://localhost:8000/v1`, the key is sent as a bearer token.
+///
+/// # Errors
+/// [`Error::Configuration`] for an address that is none, or a key that no header can carry.
+pub fn http_transport(base_url: &str, api_key: Option<&str>) -> Result<impl Transport + use<>, Error> {
+    let key = api_key.map(|key| SecretString::from(key.trim().to_owned()));
+    let base_url = checked_address(base_url.trim().trim_end_matches('/'));
+    let transport = base_url.and_then(|base_url| OpenAiTransport::new(base_url, key.as_ref()));
+    transport.map_err(|problem| Error::configuration([problem]))
+}
+
+/// The base address if requests can be sent to it.
+pub(crate) fn checked_address(base_url: &str) -> Result<&str, String> {
+    let url = reqwest::Url::parse(base_url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    let Some(url) = url.filter(reqwest::Url::has_host) else {
+        return Err(format!("{base_url:?} is no address: it should look like http://localhost:8000/v1"));
+    };
+    if url.path().ends_with("/completions") {
+        return Err(format!("{base_url} should be the part before /chat/completions or /completions"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("an address must not have a user or password: set a key instead".to_owned());
+    }
+    Ok(base_url)
+}
 
 /// Sends requests through async-openai.
 pub(crate) struct OpenAiTransport {

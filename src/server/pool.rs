@@ -28,6 +28,10 @@ pub enum Balance {
     RoundRobin,
 }
 
+/// How much more of its limit an endpoint may have in use than the one with the least to do, to be preferred for having a
+/// prefix cached.
+const WARM_LEAD: f64 = 0.25;
+
 /// One endpoint: what never changes of it.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
@@ -96,17 +100,23 @@ impl Pool {
         }
     }
 
-    /// Waits until some endpoint takes a request of about `tokens`, which should not be `avoid` if there is another.
+    /// Waits until some endpoint takes a request of about `tokens`, which should not be `avoid` if there is another. Of
+    /// several prefixes, `prefix` is the number of the one that it begins with.
     ///
     /// # Errors
     /// All endpoints refuse, or none has answered for longer than the patience allows.
-    pub(crate) async fn admit(self: &Arc<Self>, tokens: u32, avoid: Option<usize>) -> Result<Admission, Error> {
+    pub(crate) async fn admit(
+        self: &Arc<Self>,
+        tokens: u32,
+        avoid: Option<usize>,
+        prefix: Option<usize>,
+    ) -> Result<Admission, Error> {
         let _turn = self.gate.lock().await;
         let mut paid = vec![Paid::default(); self.endpoints.len()];
         loop {
             // Armed before looking, so that no change is missed in between.
             let changed = self.changed.notified();
-            let wait = match self.choose(tokens, avoid, &mut paid)? {
+            let wait = match self.choose(tokens, avoid, prefix, &mut paid)? {
                 Choice::Admitted(admission) => return Ok(admission),
                 Choice::Wait(until) => until,
             };
@@ -120,7 +130,13 @@ impl Pool {
     }
 
     /// Admits now, or says until when to wait at the latest.
-    fn choose(self: &Arc<Self>, tokens: u32, avoid: Option<usize>, paid: &mut [Paid]) -> Result<Choice, Error> {
+    fn choose(
+        self: &Arc<Self>,
+        tokens: u32,
+        avoid: Option<usize>,
+        prefix: Option<usize>,
+        paid: &mut [Paid],
+    ) -> Result<Choice, Error> {
         let now = Instant::now();
         let mut state = self.state();
         state.endpoints.iter_mut().for_each(|endpoint| endpoint.wake(now));
@@ -144,13 +160,14 @@ impl Pool {
             free.retain(|&at| at != avoid);
         }
         while !free.is_empty() {
-            let picked = state.pick(&self.endpoints, &free, self.config.balance);
+            let picked = state.pick(&self.endpoints, &free, self.config.balance, prefix);
             let at = free.swap_remove(picked);
             match self.endpoints[at].rate.take(tokens, &mut paid[at]) {
                 Ok(()) => {
                     let endpoint = &mut state.endpoints[at];
                     endpoint.in_flight += 1;
                     endpoint.requests += 1;
+                    endpoint.warm.extend_with(prefix);
                     return Ok(Choice::Admitted(Admission {
                         timeout: endpoint.timeout,
                         dialect: endpoint.dialect,
@@ -179,6 +196,12 @@ impl Pool {
             .collect()
     }
 
+    /// Of each endpoint the requests in flight, its limit and its queue.
+    pub(crate) fn loads(&self) -> Vec<(usize, usize, Option<u64>)> {
+        let load = |state: &EndpointState| (state.in_flight, state.limit.current(), state.queue_depth());
+        self.state().endpoints.iter().map(load).collect()
+    }
+
     /// The requests that all endpoints together would take now, at least 1.
     pub(crate) fn capacity(&self) -> usize {
         self.state().endpoints.iter().map(EndpointState::capacity).sum::<usize>().max(1)
@@ -205,6 +228,7 @@ impl Pool {
         let Some(endpoint) = self.endpoints.get(at) else { return };
         let metrics = endpoint.transport.metrics().await;
         let mut state = self.state();
+        state.endpoints[at].server_said(metrics.as_ref());
         let waiting = metrics.as_ref().and_then(|metrics| metrics.waiting_requests).filter(|_| watches_queue);
         if let Some(waiting) = waiting {
             state.endpoints[at].limit.queue_seen(waiting, admitted_at);
@@ -239,8 +263,9 @@ impl PoolState {
         self.endpoints.iter().filter_map(|endpoint| endpoint.last_failure.clone()).collect()
     }
 
-    /// Picks one of the free endpoints; gives its position in `free`, which is not empty.
-    fn pick(&mut self, endpoints: &[Endpoint], free: &[usize], balance: Balance) -> usize {
+    /// Picks one of the free endpoints; gives its position in `free`, which is not empty. Of several prefixes, one goes where
+    /// it was sent before, unless that endpoint has clearly more to do than another.
+    fn pick(&mut self, endpoints: &[Endpoint], free: &[usize], balance: Balance, prefix: Option<usize>) -> usize {
         let first = self.random.usize(..free.len());
         let second = (first + 1 + self.random.usize(..free.len().max(2) - 1)) % free.len();
         let load = |position: usize| {
@@ -248,9 +273,17 @@ impl PoolState {
             state.in_flight as f64 / (state.capacity() as f64 * f64::from(endpoint.weight))
         };
         let lighter = |a: usize, b: usize| if load(b) < load(a) { b } else { a };
+        let lightest = (0..free.len()).reduce(lighter).unwrap_or(0);
+        if let Some(prefix) = prefix {
+            let is_warm = |position: &usize| self.endpoints[free[*position]].warm.has(prefix);
+            let warm = (0..free.len()).filter(is_warm).reduce(lighter);
+            if let Some(warm) = warm.filter(|&warm| load(warm) <= load(lightest) + WARM_LEAD) {
+                return warm;
+            }
+        }
         match balance {
             Balance::TwoChoices => lighter(first, second),
-            Balance::FewestInFlight => (0..free.len()).reduce(lighter).unwrap_or(0),
+            Balance::FewestInFlight => lightest,
             Balance::RoundRobin => {
                 let next = (0..free.len()).min_by_key(|&position| {
                     (free[position] + endpoints.len() - self.round_robin % endpoints.len()) % endpoints.len()

@@ -79,6 +79,20 @@ pub struct Options {
     /// What holds the decoder to the schema.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_format: Option<Arc<RawValue>>,
+    /// Whether to write on after the answer up to the limit, as vLLM and llama.cpp can. Set by [load tests](crate::load)
+    /// alone, which want answers of a known length.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ignore_eos: Option<bool>,
+}
+
+impl Request {
+    /// The options, whichever the endpoint.
+    pub fn options_mut(&mut self) -> &mut Options {
+        match self {
+            Self::Chat(request) => &mut request.options,
+            Self::Completion(request) => &mut request.options,
+        }
+    }
 }
 
 /// The system message.

@@ -13,8 +13,8 @@ use self::queue::{Items, Queue};
 use crate::categorizer::Categorizer;
 use crate::error::{Error, ItemErrorKind, Status};
 use crate::outcome::Outcome;
-use crate::run::Run;
-use crate::stats::Stats;
+use crate::run::Course;
+use crate::stats::{Stats, StatsHandle};
 use crate::{NewsItem, server};
 
 /// How a [`Service`] treats its callers.
@@ -167,7 +167,7 @@ struct Inner {
     categorizer: Categorizer,
     deadline: Option<Duration>,
     queue: Arc<Queue>,
-    run: Arc<Mutex<Run<Items>>>,
+    run: Arc<Mutex<Course<Items>>>,
     task: JoinHandle<()>,
 }
 
@@ -179,7 +179,7 @@ impl Categorizer {
     #[expect(clippy::needless_pass_by_value, reason = "options to come may be more than numbers")]
     pub fn service(&self, options: ServiceOptions) -> Service {
         let queue = Arc::new(Queue::new(options.queue_items));
-        let run = Run::serving(Arc::clone(&self.shared), Items(Arc::clone(&queue)));
+        let run = Course::serving(&self.shared, self.nodes.as_ref(), Items(Arc::clone(&queue)));
         let run = Arc::new(Mutex::new(run));
         let task = tokio::spawn(drive(Arc::clone(&run), AbandonOnDrop(Arc::clone(&queue))));
         Service(Arc::new(Inner { categorizer: self.clone(), deadline: options.deadline, queue, run, task }))
@@ -221,6 +221,11 @@ impl Service {
         self.0.queue.stats(run)
     }
 
+    /// Gives what the run underneath measures to other tasks, without a lock that the service needs.
+    pub fn stats_handle(&self) -> StatsHandle {
+        lock(&self.0.run).stats_handle()
+    }
+
     /// What is known of each endpoint.
     pub fn endpoints(&self) -> Vec<server::EndpointSnapshot> {
         self.0.categorizer.endpoints()
@@ -252,7 +257,7 @@ impl Drop for Inner {
 }
 
 /// Polls the run and hands its outcomes to their callers, until the queue is closed and empty.
-async fn drive(run: Arc<Mutex<Run<Items>>>, queue: AbandonOnDrop) {
+async fn drive(run: Arc<Mutex<Course<Items>>>, queue: AbandonOnDrop) {
     loop {
         let next = std::future::poll_fn(|cx| {
             let mut run = lock(&run);

@@ -1,5 +1,7 @@
 //! The TOML form of a taxonomy.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -21,7 +23,9 @@ pub(super) struct Parsed {
 struct Fields {
     id: String,
     name: String,
+    names: BTreeMap<String, String>,
     description: String,
+    code: Option<String>,
     parent: Option<String>,
     aliases: Vec<String>,
     keywords: Vec<String>,
@@ -29,11 +33,13 @@ struct Fields {
 }
 
 const ROOT_KEYS: &[&str] = &["name", "version", "category"];
-const CATEGORY_KEYS: &[&str] = &["id", "name", "description", "parent", "aliases", "keywords", "fallback"];
+const CATEGORY_KEYS: &[&str] =
+    &["id", "name", "names", "description", "code", "parent", "aliases", "keywords", "fallback"];
 
 /// Reads the file table by table, so that one bad category does not hide the problems of the next.
 pub(super) fn parse(text: &str) -> Result<Parsed, TaxonomyError> {
-    let line_of = |offset: usize| 1 + text.char_indices().filter(|&(at, c)| at < offset && c == '\n').count();
+    let line_ends: Vec<usize> = text.match_indices('\n').map(|(at, _)| at).collect();
+    let line_of = |offset: usize| 1 + line_ends.partition_point(|&end| end < offset);
     let syntax = |offset: usize, reason: &str| TaxonomyProblem {
         place: Place::Line { line: line_of(offset) },
         kind: TaxonomyProblemKind::Syntax { reason: reason.trim().to_owned() },
@@ -65,7 +71,7 @@ pub(super) fn parse(text: &str) -> Result<Parsed, TaxonomyError> {
     for table in tables {
         let line = line_of(table.span().start);
         if let DeValue::Table(entries) = table.get_ref() {
-            let known = "id, name, description, parent, aliases, keywords, fallback";
+            let known = "id, name, names, description, code, parent, aliases, keywords, fallback";
             unknown_keys(entries, CATEGORY_KEYS, known, &line_of, &mut problems);
         }
         match Fields::deserialize(toml::de::ValueDeserializer::from(table.clone())) {
@@ -98,6 +104,8 @@ fn unknown_keys(
 impl From<Fields> for Category {
     fn from(fields: Fields) -> Self {
         let mut category = Category::new(fields.id, fields.name, fields.description);
+        category.names = fields.names;
+        category.code = fields.code;
         category.aliases = fields.aliases;
         category.keywords = fields.keywords;
         category.parent = fields.parent.map(CategoryId::from);
@@ -121,7 +129,7 @@ mod tests {
             [
                 "line 2: unknown key `versoin`; known are name, version, category",
                 "`version` is missing or empty",
-                "line 8: unknown key `keyword`; known are id, name, description, parent, aliases, keywords, fallback",
+                "line 8: unknown key `keyword`; known are id, name, names, description, code, parent, aliases, keywords, fallback",
                 "line 12: not a taxonomy in TOML: invalid type: integer `3`, expected a string",
                 "line 14: category 2 (\"c\"): `description` is missing or empty",
             ]

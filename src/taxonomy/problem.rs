@@ -154,8 +154,12 @@ pub enum TaxonomyProblemKind {
         /// The id of the first.
         first: String,
     },
-    /// The listing does not fit the prompt.
-    #[error("takes about {tokens} prompt tokens, over the budget of {budget_tokens}; shorten the descriptions")]
+    /// The listing does not fit the prompt: that of a taxonomy without parents as a whole, else that of the top level, or of
+    /// the children of a category.
+    #[error(
+        "takes about {tokens} prompt tokens, over the budget of {budget_tokens}; shorten the descriptions, or divide it by \
+         parents"
+    )]
     TooLong {
         /// The estimated tokens of the listing.
         tokens: usize,
@@ -175,8 +179,7 @@ pub(super) fn check(
     }
     let mut report = |position: usize, kind| {
         let (line, category) = &categories[position];
-        let place = Place::Category { number: position + 1, id: category.id.to_string(), line: *line };
-        problems.push(TaxonomyProblem { place, kind });
+        problems.push(TaxonomyProblem { place: place(position, category, *line), kind });
     };
     let mut positions: HashMap<String, usize> = HashMap::new();
     let mut fallback: Option<&CategoryId> = None;
@@ -188,8 +191,10 @@ pub(super) fn check(
         } else if !is_id(id) {
             report(position, TaxonomyProblemKind::BadId);
         }
-        for (field, text) in [("name", &category.name), ("description", &category.description)] {
-            if text.trim().is_empty() {
+        // The path to a category says what a missing description would.
+        let is_described = category.parent.is_some() || !category.description.trim().is_empty();
+        for (field, is_there) in [("name", !category.name.trim().is_empty()), ("description", is_described)] {
+            if !is_there {
                 report(position, TaxonomyProblemKind::Empty { field });
             }
         }
@@ -199,11 +204,12 @@ pub(super) fn check(
             fallback = Some(&category.id);
         }
     }
-    // Ids before names before aliases, so that a clash is reported at the label that is easier to change.
-    for field in ["id", "name", "alias"] {
+    // Ids before codes, names and aliases, so that a clash is reported at the label that is easier to change.
+    for field in ["id", "code", "name", "alias"] {
         for (position, (_, category)) in categories.iter().enumerate() {
             let labels = match field {
                 "id" => std::slice::from_ref(&category.id).iter().map(CategoryId::as_str).collect(),
+                "code" => category.code.iter().map(String::as_str).collect(),
                 "name" => vec![category.name.as_str()],
                 _ => category.aliases.iter().map(String::as_str).collect(),
             };
@@ -216,8 +222,7 @@ pub(super) fn check(
                     continue;
                 }
                 let taken = *positions.entry(folded).or_insert(position);
-                let repeated_id =
-                    field != "name" && taken == position && is_repeated(categories, position, field, label);
+                let repeated_id = field == "alias" && taken == position && is_repeated(&categories[position].1, label);
                 if taken != position || repeated_id {
                     let other = categories[taken].1.id.to_string();
                     report(position, TaxonomyProblemKind::Duplicate { field, label: label.to_owned(), other });
@@ -225,10 +230,9 @@ pub(super) fn check(
             }
         }
     }
-    let parent_of = |position: usize| {
-        let parent = categories[position].1.parent.as_ref()?;
-        categories.iter().position(|(_, category)| category.id == *parent)
-    };
+    let by_id: HashMap<&CategoryId, usize> =
+        categories.iter().enumerate().rev().map(|(position, (_, category))| (&category.id, position)).collect();
+    let parent_of = |position: usize| by_id.get(categories[position].1.parent.as_ref()?).copied();
     for (position, (_, category)) in categories.iter().enumerate() {
         let Some(parent) = &category.parent else { continue };
         if parent_of(position).is_none() {
@@ -254,10 +258,14 @@ pub(super) fn check(
     positions
 }
 
+/// The place of the category at a position.
+pub(super) fn place(position: usize, category: &Category, line: Option<usize>) -> Place {
+    Place::Category { number: position + 1, id: category.id.to_string(), line }
+}
+
 /// Whether a category lists the same alias twice. An alias that only repeats its own id or name is harmless.
-fn is_repeated(categories: &[(Option<usize>, Category)], position: usize, field: &str, label: &str) -> bool {
-    let category = &categories[position].1;
-    field == "alias" && category.aliases.iter().filter(|alias| alias.as_str() == label).count() > 1
+fn is_repeated(category: &Category, label: &str) -> bool {
+    category.aliases.iter().filter(|alias| alias.as_str() == label).count() > 1
 }
 
 fn is_id(id: &str) -> bool {

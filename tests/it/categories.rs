@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use slugline::evaluate::Mapping;
 use slugline::prompt::{Prefix, tokens};
 use slugline::{NewsItem, Taxonomy};
 
@@ -35,7 +36,7 @@ fn every_shipped_file_loads_and_fits_the_prompt() {
     for name in ["ag-news", "business-desk", "newsroom"] {
         assert!(shipped.contains_key(name), "{name}.toml is gone");
     }
-    for (file, taxonomy) in &shipped {
+    for (file, taxonomy) in shipped.iter().filter(|(_, taxonomy)| !taxonomy.is_tree()) {
         let prefix = Prefix::new(taxonomy);
         let listing = listing_tokens(&prefix);
         println!(
@@ -53,7 +54,7 @@ fn every_shipped_file_loads_and_fits_the_prompt() {
 
 #[test]
 fn every_shipped_label_means_one_category() {
-    for (file, taxonomy) in shipped() {
+    for (file, taxonomy) in shipped().into_iter().filter(|(_, taxonomy)| !taxonomy.is_tree()) {
         let ids: BTreeSet<_> = taxonomy.categories().map(|category| category.id.as_str()).collect();
         assert_eq!(ids.len(), taxonomy.len(), "{file}");
         for category in taxonomy.categories() {
@@ -110,4 +111,43 @@ fn the_items_of_the_quickstart_have_labels_of_the_newsroom() {
     assert!((50..=70).contains(&ids.len()), "{} items", ids.len());
     assert!(languages.len() >= 5, "{languages:?}");
     assert_eq!(labels.len(), taxonomy.len(), "every category has an item");
+}
+
+#[test]
+fn the_media_topics_are_the_whole_tree_of_their_release() {
+    let taxonomy = &shipped()["iptc-media-topics"];
+    assert_eq!((taxonomy.version(), taxonomy.depth()), ("2025-10-09", 6));
+    let of_iptc: Vec<_> = taxonomy.categories().filter(|category| category.code.is_some()).collect();
+    assert_eq!((of_iptc.len(), taxonomy.len()), (1_084, 1_085), "all active topics, and a fallback of our own");
+    assert!(of_iptc.iter().all(|category| category.code.as_ref().unwrap().starts_with("medtop:")));
+    let mut at_level = [0; 6];
+    for category in &of_iptc {
+        let level = taxonomy.path(&category.id).len();
+        at_level[level - 1] += 1;
+        // Our own words for the two upper levels; names and paths say the rest.
+        assert_eq!(category.description.is_empty(), level > 2, "{}", category.id);
+    }
+    assert_eq!(at_level, [17, 120, 515, 378, 49, 5]);
+    assert_eq!(taxonomy.find("medtop:20000531").unwrap().id.as_str(), "retirement");
+    assert_eq!(taxonomy.find("cinema").unwrap().name_in("en-US"), "movies");
+    assert_eq!(taxonomy.fallback().unwrap().id.as_str(), "other");
+}
+
+#[test]
+fn the_shipped_mappings_cover_the_top_level() {
+    let shipped = shipped();
+    for name in ["iptc-media-topics", "newsroom"] {
+        let file = in_crate(&format!("categories/mappings/{name}-to-ag-news.toml"));
+        let mapping = Mapping::load(file, &shipped[name]).unwrap_or_else(|error| panic!("{error}"));
+        for category in shipped[name].children(None).filter(|category| !category.fallback) {
+            let is_mapped = mapping.get(&category.id).is_some();
+            assert!(is_mapped, "{name}: {}", category.id);
+        }
+    }
+}
+
+#[test]
+fn the_news_branches_of_iab_are_a_tree() {
+    let taxonomy = &shipped()["iab-news"];
+    assert_eq!((taxonomy.len(), taxonomy.depth(), taxonomy.children(None).count()), (540, 4, 26));
 }

@@ -80,6 +80,56 @@ async fn a_second_run_asks_nothing_and_says_so() {
     assert_eq!(ledger.stats().answers, 100, "nothing was written again");
 }
 
+/// Three categories; the title of an item says which is right, and with what probability.
+#[tokio::test(start_paused = true)]
+async fn a_new_version_asks_only_what_has_changed() {
+    use slugline::ledger::AcrossVersions;
+
+    let folder = Folder::new();
+    let server = ScriptedTransport::new(|asked| {
+        // Business is the rival of sport, and sport of the others.
+        let shares = |item: &String| match crate::support::right_label(item) {
+            "sport" => vec![("sport", 0.7), ("business", 0.3)],
+            "business" => vec![("business", 0.7), ("sport", 0.3)],
+            _ => vec![("other", 0.7), ("sport", 0.3)],
+        };
+        Reply::probabilities(asked.items.iter().map(shares))
+    });
+    let run = async |taxonomy: Taxonomy, across: Option<AcrossVersions>| {
+        let endpoint = EndpointConfig::new("http://0").transport(server.clone()).model("m");
+        let builder = slugline::Categorizer::builder(taxonomy).endpoint(endpoint);
+        let builder = builder.ledger(Ledger::open(folder.file()).unwrap());
+        let builder = if let Some(across) = across { builder.across_versions(across) } else { builder };
+        let report = builder.build().unwrap().categorize(items(30)).await;
+        check_all_there(&report, 30);
+        (report.stats.kept_across_versions, report.stats.changed_since_version, report.stats.asked_items)
+    };
+    let described = |which: usize| {
+        let mut categories: Vec<Category> = taxonomy().categories().cloned().collect();
+        categories[which].description.push_str(" And more.");
+        Taxonomy::new("test", "2", categories).unwrap()
+    };
+    let same = Some(AcrossVersions::SameCategory);
+    assert_eq!(run(taxonomy(), same).await, (0, 0, 30));
+    assert_eq!(stats(&folder.file()).answers, 30, "those for later versions are not counted");
+    // Another order is another prompt, but every category means the same.
+    let turned =
+        Taxonomy::new("test", "2", taxonomy().categories().cloned().collect::<Vec<_>>().into_iter().rev()).unwrap();
+    assert_eq!(turned.hash(), taxonomy().hash());
+    assert_eq!(run(turned.clone(), None).await, (0, 0, 30), "unless it is asked for");
+    assert_eq!(run(turned, same).await, (0, 0, 0), "it has its own answers now");
+    // Business has changed: its ten items, and with rivals those of sport, too, which it nearly got.
+    let business = described(1);
+    assert_eq!(run(business.clone(), Some(AcrossVersions::SameRivals)).await, (10, 20, 20));
+    assert_eq!(
+        run(described(2), same).await,
+        (10, 20, 20),
+        "what was asked under the third version stands for the fourth"
+    );
+    let other_name = Taxonomy::new("another", "1", business.categories().cloned().collect::<Vec<_>>()).unwrap();
+    assert_eq!(run(other_name, same).await.1, 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_decides_the_answer_asks_anew_and_the_rest_does_not() {
     let folder = Folder::new();

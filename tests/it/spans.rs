@@ -85,4 +85,15 @@ async fn spans_nest_and_hold_no_text() {
     let said = listener.said.lock().unwrap().clone();
     assert!(said.contains("text_tokens=") && said.contains("first_item="), "{said}");
     assert!(!said.contains("story"), "{said}");
+    // An attempt speaks the language of OpenTelemetry's conventions for clients of models.
+    for field in [
+        "gen_ai.operation.name=\"chat\"",
+        "gen_ai.request.model=m",
+        "gen_ai.request.max_tokens=",
+        "gen_ai.usage.input_tokens=100",
+        "gen_ai.usage.output_tokens=20",
+        "error.type=server error",
+    ] {
+        assert!(said.contains(field), "{field} not in {said}");
+    }
 }

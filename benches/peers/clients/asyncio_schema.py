@@ -11,7 +11,7 @@ from pydantic import create_model
 
 from common import frame, task
 
-FORM = '\nAnswer with a JSON object: {"category": "..."}, with an id from the list.'
+FORM = 'Answer with a JSON object: {"category": "..."}, with an id from the list.'
 
 
 def categorize(items, categories, server):
@@ -22,7 +22,7 @@ async def ask_all(items, categories, server):
     # The openai package retries twice by itself, as it comes.
     client = AsyncOpenAI(base_url=server.base_url, api_key=server.api_key, timeout=server.timeout_s)
     in_flight = asyncio.Semaphore(server.concurrency)
-    prefix = task(categories, server) + FORM
+    prefix = task(categories, server, FORM)
     answer_type = answer_model(categories)
 
     async def ask(item):

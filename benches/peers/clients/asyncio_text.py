@@ -18,7 +18,7 @@ async def ask_all(items, categories, server):
     # The openai package retries twice by itself, as it comes.
     client = AsyncOpenAI(base_url=server.base_url, api_key=server.api_key, timeout=server.timeout_s)
     in_flight = asyncio.Semaphore(server.concurrency)
-    prefix = task(categories, server) + "\nAnswer with the id of the category alone."
+    prefix = task(categories, server, "Answer with the id of the category alone.")
 
     async def ask(item):
         async with in_flight:

@@ -22,7 +22,7 @@ async def ask_all(items, categories, server):
     openai = AsyncOpenAI(base_url=server.base_url, api_key=server.api_key, timeout=server.timeout_s)
     client = instructor.from_openai(openai, mode=instructor.Mode.JSON_SCHEMA)
     in_flight = asyncio.Semaphore(server.concurrency)
-    prefix = task(categories, server) + FORM
+    prefix = task(categories, server, FORM)
     answer_type = answer_model(categories)
 
     async def ask(item):

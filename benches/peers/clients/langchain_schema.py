@@ -27,7 +27,7 @@ async def ask_all(items, categories, server):
         max_tokens=50,
     )
     chain = model.with_structured_output(answer_model(categories), method="json_schema")
-    prefix = task(categories, server) + FORM
+    prefix = task(categories, server, FORM)
     messages = [[("system", prefix), ("user", frame(item))] for item in items]
     with get_usage_metadata_callback() as counted:
         answers = await chain.abatch(messages, config={"max_concurrency": server.concurrency}, return_exceptions=True)

@@ -2,8 +2,8 @@
 
 use super::super::report::{Evaluation, Point};
 use super::placing::{Area, LINE_HEIGHT, place, width_of};
-use super::scale::Scale;
-use super::text::{escape, percent, rough, shorten};
+use crate::page::scale::Scale;
+use crate::page::text::{escape, percent, rough, shorten};
 
 /// A size of the chart. There are two, since the text of one would be too small on a phone or too large on a desk.
 struct Size {

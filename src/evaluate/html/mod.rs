@@ -3,15 +3,12 @@
 mod frontier;
 mod placing;
 mod reliability;
-mod scale;
 mod setting;
-mod text;
 
-use self::text::{escape, grouped, p_value, percent, points, rough, rough_or_unknown};
 use super::compare::Paired;
 use super::report::{About, Comparison, Evaluation, SettingReport};
-
-const STYLE: &str = include_str!("style.css");
+use crate::page::text::{self, escape, grouped, p_value, percent, points, rough, rough_or_unknown};
+use crate::page::{document, facts, notes, section, table};
 
 /// The whole page.
 pub(super) fn page(evaluation: &Evaluation) -> String {
@@ -28,49 +25,19 @@ pub(super) fn page(evaluation: &Evaluation) -> String {
     for (number, report) in evaluation.settings.iter().enumerate() {
         body += &setting::section(number, report, &evaluation.categories);
     }
-    format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
-         content=\"width=device-width, initial-scale=1\">\n<meta name=\"color-scheme\" content=\"light dark\">\n\
-         <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n{body}</main>\n</body>\n</html>\n"
-    )
-}
-
-fn section(title: &str, content: &str) -> String {
-    format!("<section>\n<h2>{title}</h2>\n{content}\n</section>\n")
-}
-
-/// A table that scrolls by itself where it is wider than the page.
-fn table(label: &str, class: &str, rows: &str) -> String {
-    format!(
-        "<div class=\"scroll\" role=\"region\" aria-label=\"{label}\" tabindex=\"0\"><table class=\"{class}\">{rows}</table></div>"
-    )
+    document(&title, &body)
 }
 
 fn header(about: &About, title: &str) -> String {
     let taxonomy = format!("{} ({})", about.taxonomy, about.taxonomy_hash);
-    let facts = [
+    let known = [
         ("Items", about.data.as_deref()),
         ("Taxonomy", Some(taxonomy.as_str())),
         ("Server", about.server.as_deref()),
         ("Run", about.date.as_deref()),
         ("slugline", Some(about.slugline.as_str())),
     ];
-    let facts: String = facts
-        .into_iter()
-        .filter_map(|(name, fact)| Some(format!("<div><dt>{name}</dt><dd>{}</dd></div>", escape(fact?))))
-        .collect();
-    format!("<header>\n<h1>{title}</h1>\n<dl class=\"facts\">{facts}</dl>\n</header>\n")
-}
-
-fn notes(notes: &[String]) -> String {
-    if notes.is_empty() {
-        return String::new();
-    }
-    let mut list = String::from("<ul class=\"notes\">");
-    for note in notes {
-        list += &format!("<li>{}</li>", escape(note));
-    }
-    list + "</ul>\n"
+    format!("<header>\n<h1>{title}</h1>\n{}</header>\n", facts(known))
 }
 
 fn settings(evaluation: &Evaluation) -> String {

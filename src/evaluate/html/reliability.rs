@@ -1,8 +1,8 @@
 //! The reliability diagram.
 
 use super::super::reliability::{Reliability, ReliabilityBin};
-use super::scale::Scale;
-use super::text::{grouped, percent};
+use crate::page::scale::Scale;
+use crate::page::text::{grouped, percent};
 
 const WIDTH: f64 = 320.0;
 const HEIGHT: f64 = 330.0;

@@ -2,8 +2,9 @@
 
 use super::super::metrics::{CategoryMetrics, ConfusionMatrix, ConfusionRow};
 use super::super::report::{ListedCategory, SettingReport};
-use super::text::{escape, grouped, percent, percent_or_dash};
-use super::{reliability, table};
+use super::reliability;
+use crate::page::table;
+use crate::page::text::{escape, grouped, percent, percent_or_dash};
 
 /// With more categories than this the confusion matrix is too wide to stand beside the reliability diagram.
 const MOST_BESIDE: usize = 8;
@@ -34,6 +35,11 @@ fn lead(report: &SettingReport) -> String {
     if metrics.failed > 0 {
         let kinds = metrics.failures.iter().map(|(kind, count)| format!("{} {}", grouped(*count as i64), escape(kind)));
         out += &format!(", {} failed ({})", grouped(metrics.failed as i64), kinds.collect::<Vec<_>>().join(", "));
+    }
+    if metrics.below_threshold > 0 {
+        let of_given = metrics.accuracy_of_given.map(percent).unwrap_or_default();
+        let below = grouped(metrics.below_threshold as i64);
+        out += &format!(", {below} below the threshold; of those given a category, {of_given} are right");
     }
     if let Some(sample) = &setting.sample {
         out += &format!(", {}", escape(sample));

@@ -19,6 +19,8 @@ pub(super) struct Draft {
     pub(super) form: Form,
     /// The elements of the array are bare labels.
     pub(super) is_bare: bool,
+    /// Each object has a list of labels.
+    pub(super) has_lists: bool,
     /// Text before and after the JSON.
     pub(super) before: String,
     pub(super) after: String,
@@ -41,6 +43,8 @@ pub(super) struct DraftObject {
     /// The id as JSON: a number or a quoted string.
     pub(super) id: String,
     pub(super) label: String,
+    /// Further labels, where it may have several.
+    pub(super) others: Vec<String>,
     /// The probability of every label, in their order.
     pub(super) shares: Vec<f64>,
 }
@@ -61,11 +65,22 @@ const SURE: f64 = -0.000_1;
 /// The share of all tokens that lead to no label, as a real model has them where its grammar forbids them.
 const STRAY_SHARE: f64 = 0.02;
 const STRAY: &str = "The";
+/// The share from which a further label is written.
+const FURTHER_SHARE: f64 = 0.15;
 
 impl DraftObject {
-    /// The object for an item, with the label of the greatest share.
-    pub(super) fn new(id: u64, labels: &[String], shares: Vec<f64>) -> Self {
-        Self { id: id.to_string(), label: labels.get(best_of(&shares)).cloned().unwrap_or_default(), shares }
+    /// The object for an item, with the label of the greatest share, and those of the next ones where it may have several.
+    pub(super) fn new(id: u64, labels: &[String], shares: Vec<f64>, most_labels: usize) -> Self {
+        let label = labels.get(best_of(&shares)).cloned().unwrap_or_default();
+        let mut others: Vec<(f64, &String)> = shares
+            .iter()
+            .copied()
+            .zip(labels)
+            .filter(|(share, other)| *share >= FURTHER_SHARE && **other != label)
+            .collect();
+        others.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let others = others.into_iter().take(most_labels - 1).map(|(_, other)| other.clone()).collect();
+        Self { id: id.to_string(), label, others, shares }
     }
 }
 
@@ -78,7 +93,7 @@ impl Draft {
             Form::Single => {
                 if let Some(object) = self.objects.first() {
                     push(&mut out, "{\"");
-                    object.write_category(&mut out, style);
+                    object.write_category(&mut out, style, self.has_lists);
                 }
             }
             Form::Array => {
@@ -106,41 +121,50 @@ impl Draft {
             }
             if self.is_bare {
                 push(out, if style.blanks && number > 0 { " \"" } else { "\"" });
-                object.write_label(out, style.labels, "\"");
+                object.write_label(out, &object.label, style.labels, "\"");
             } else {
-                object.write(out, style, number > 0);
+                object.write(out, style, number > 0, self.has_lists);
             }
         }
     }
 }
 
 impl DraftObject {
-    fn write(&self, out: &mut Vec<Token>, style: Style<'_>, after_comma: bool) {
+    fn write(&self, out: &mut Vec<Token>, style: Style<'_>, after_comma: bool, has_lists: bool) {
         push_all(out, &[if style.blanks && after_comma { " {\"" } else { "{\"" }, "id", "\":"]);
         if style.blanks {
             push(out, " ");
         }
         push_text(out, &self.id);
         push_all(out, if style.blanks { &[",", " \""] } else { &[",\""] });
-        self.write_category(out, style);
+        self.write_category(out, style, has_lists);
     }
 
     /// Writes what follows the quote that opens the key, and the end of the object.
-    fn write_category(&self, out: &mut Vec<Token>, style: Style<'_>) {
+    fn write_category(&self, out: &mut Vec<Token>, style: Style<'_>, has_lists: bool) {
+        if has_lists {
+            push_all(out, if style.blanks { &["categories", "\":", " [\""] } else { &["categories", "\":[\""] });
+            self.write_label(out, &self.label, style.labels, "\"");
+            for other in &self.others {
+                push(out, if style.blanks { ", \"" } else { ",\"" });
+                self.write_label(out, other, style.labels, "\"");
+            }
+            return push(out, "]}");
+        }
         push_all(out, if style.blanks { &["category", "\":", " \""] } else { &["category", "\":\""] });
-        self.write_label(out, style.labels, OBJECT_END);
+        self.write_label(out, &self.label, style.labels, OBJECT_END);
     }
 
     /// Writes the label and what ends it. At each token the alternatives are the next tokens of all labels that begin
     /// with what stands there already.
-    fn write_label(&self, out: &mut Vec<Token>, labels: &[String], end: &str) {
-        if !labels.contains(&self.label) || self.shares.len() != labels.len() {
-            push_text(out, &self.label);
+    fn write_label(&self, out: &mut Vec<Token>, label: &str, labels: &[String], end: &str) {
+        if !labels.iter().any(|known| known == label) || self.shares.len() != labels.len() {
+            push_text(out, label);
             push(out, end);
             return;
         }
         let mut open: Vec<usize> = (0..labels.len()).collect();
-        for (step, written) in label_tokens(&self.label, end).enumerate() {
+        for (step, written) in label_tokens(label, end).enumerate() {
             let next = |label: usize| label_tokens(&labels[label], end).nth(step).unwrap_or(end);
             let total: f64 = open.iter().map(|&label| self.shares[label]).sum();
             let mut mass: Vec<(String, f64)> = Vec::new();
@@ -214,8 +238,8 @@ mod tests {
     }
 
     fn draft(shares: [f64; 5], form: Form) -> Draft {
-        let objects = (1..=2).map(|id| DraftObject::new(id, &labels(), shares.to_vec())).collect();
-        Draft { objects, form, is_bare: false, before: String::new(), after: String::new() }
+        let objects = (1..=2).map(|id| DraftObject::new(id, &labels(), shares.to_vec(), 1)).collect();
+        Draft { objects, form, is_bare: false, has_lists: false, before: String::new(), after: String::new() }
     }
 
     fn text(tokens: &[Token]) -> String {

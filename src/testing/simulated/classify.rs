@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::hash::{stable_hash, unit};
 use super::prompt::Listed;
 
-/// The id of the category that takes what fits nowhere.
+/// The id of the category that takes what fits nowhere, where the prompt names none.
 const FALLBACK_ID: &str = "other";
 /// What a shared word of the id or the name counts, against one of the description.
 const NAME_WEIGHT: f64 = 2.0;
@@ -24,7 +24,7 @@ pub(super) struct Classifier {
 }
 
 impl Classifier {
-    pub(super) fn new(categories: &[Listed]) -> Self {
+    pub(super) fn new(categories: &[Listed], fallback: Option<&str>) -> Self {
         // Ordered maps, since the order of a sum of floats must not change from run to run.
         let mut weights: BTreeMap<String, BTreeMap<usize, f64>> = BTreeMap::new();
         for (position, category) in categories.iter().enumerate() {
@@ -43,7 +43,7 @@ impl Classifier {
         Self {
             labels: categories.iter().map(|category| category.id.clone()).collect(),
             weights: weights.into_iter().map(|(word, of)| (word, weighted(of))).collect(),
-            fallback: categories.iter().position(|category| category.id == FALLBACK_ID),
+            fallback: categories.iter().position(|category| category.id == fallback.unwrap_or(FALLBACK_ID)),
         }
     }
 
@@ -55,8 +55,8 @@ impl Classifier {
     /// The probability of each label for a text, in the order of the prompt. A share `noise` of all texts, chosen by
     /// their hash and the seed, gets another label than the best one.
     ///
-    /// Where no word is shared, or the best categories share the lead, the category `other` wins if there is one, else
-    /// one chosen by the hash of the text, whatever the seed: servers that differ in their faults agree on labels.
+    /// Where no word is shared, or the best categories share the lead, the one wins that the prompt says to use when no other
+    /// fits, or `other`, if there is one, else one chosen by the hash of the text, whatever the seed: servers that differ in their faults agree on labels.
     pub(super) fn probabilities(&self, text: &str, noise: f64, seed: u64) -> Vec<f64> {
         let mut scores = vec![0.0_f64; self.labels.len()];
         for word in words(text).collect::<BTreeSet<_>>() {
@@ -185,12 +185,15 @@ mod tests {
     }
 
     fn classifier() -> Classifier {
-        Classifier::new(&[
-            listed("sport", "Matches, athletes, leagues and championships."),
-            listed("business", "Companies, markets, banks and trade."),
-            listed("sci-tech", "Science, software, space and computers."),
-            listed("other", "None of these."),
-        ])
+        Classifier::new(
+            &[
+                listed("sport", "Matches, athletes, leagues and championships."),
+                listed("business", "Companies, markets, banks and trade."),
+                listed("sci-tech", "Science, software, space and computers."),
+                listed("other", "None of these."),
+            ],
+            None,
+        )
     }
 
     fn label(text: &str) -> String {
@@ -210,7 +213,7 @@ mod tests {
         assert_eq!(label("Здравствуйте"), "other");
         assert_eq!(label(""), "other");
         assert_eq!(label("match bank"), "other", "a tie");
-        let two = Classifier::new(&[listed("a", "Red."), listed("b", "Blue.")]);
+        let two = Classifier::new(&[listed("a", "Red."), listed("b", "Blue.")], None);
         let chosen: BTreeSet<_> =
             (0..50).map(|n| best_of(&two.probabilities(&format!("nothing {n}"), 0.0, 0))).collect();
         assert_eq!(chosen.len(), 2);
@@ -222,8 +225,8 @@ mod tests {
         let shares = classifier().probabilities("markets and matches, a league", 0.0, 0);
         assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-9);
         assert!(shares.iter().all(|share| *share > 0.0));
-        assert!(Classifier::new(&[]).probabilities("x", 0.5, 0).is_empty());
-        assert_eq!(Classifier::new(&[listed("only", "One.")]).probabilities("x", 1.0, 0), [1.0]);
+        assert!(Classifier::new(&[], None).probabilities("x", 0.5, 0).is_empty());
+        assert_eq!(Classifier::new(&[listed("only", "One.")], None).probabilities("x", 1.0, 0), [1.0]);
     }
 
     #[test]

@@ -175,7 +175,7 @@ impl Inner {
         let mut classifier = &prompt.prefix.classifier;
         if classifier.labels().is_empty() && !allowed.is_empty() {
             let listed = |id: &String| Listed { id: id.clone(), name: String::new(), description: String::new() };
-            bare = Classifier::new(&allowed.iter().map(listed).collect::<Vec<_>>());
+            bare = Classifier::new(&allowed.iter().map(listed).collect::<Vec<_>>(), None);
             classifier = &bare;
         }
         let mut output = if prompt.items.is_empty() || classifier.labels().is_empty() {
@@ -187,8 +187,13 @@ impl Inner {
             Output::of(draft.write(Style { labels, blanks: self.settings.has_label_whitespace }))
         };
         spoil_output(&mut output, max_tokens, decided);
-        if let Some(output_tokens) = self.settings.output_tokens.filter(|_| output.finish_reason == "stop") {
-            output.pad(output_tokens.min(max_tokens));
+        if output.finish_reason == "stop" {
+            if ask.ignores_eos {
+                output.pad(max_tokens);
+                output.finish_reason = "length";
+            } else if let Some(output_tokens) = self.settings.output_tokens {
+                output.pad(output_tokens.min(max_tokens));
+            }
         }
         output.limit(max_tokens);
         output
@@ -197,6 +202,7 @@ impl Inner {
     fn draft(&self, ask: &Ask, items: &[Framed], classifier: &Classifier, allowed: &[String]) -> Draft {
         let labels = classifier.labels();
         let allowed: BTreeSet<_> = allowed.iter().collect();
+        let most_labels = ask.format.most_labels(&ask.prefix);
         let object = |item: &Framed| {
             let mut shares = classifier.probabilities(&item.text, self.settings.noise, self.settings.seed);
             // A grammar leaves no other label than those of the schema.
@@ -209,7 +215,7 @@ impl Inner {
                     *share /= total;
                 }
             }
-            DraftObject::new(item.id, labels, shares)
+            DraftObject::new(item.id, labels, shares, most_labels)
         };
         let form = match &ask.format {
             Format::JsonSchema(schema) if schema.is_single => Form::Single,
@@ -221,6 +227,7 @@ impl Inner {
             objects: items.iter().map(object).collect(),
             form,
             is_bare: ask.format.is_bare(&ask.prefix),
+            has_lists: most_labels > 1,
             before: String::new(),
             after: String::new(),
         }
@@ -239,7 +246,7 @@ impl Inner {
         place.prefill(prompt.len() - cached_tokens).await;
         // Only now, so that requests that arrive together all compute a prefix that is new.
         self.cache().insert(prompt);
-        place.write(output_tokens).await;
+        place.write(output_tokens, self.settings.latency.pace_of(prompt)).await;
         Ok(Usage {
             prompt_tokens: prompt.len(),
             completion_tokens: output_tokens,

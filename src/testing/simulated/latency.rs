@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::hash;
+
 /// The speed of a [`SimulatedServer`](super::SimulatedServer): a model of continuous batching, not a measurement.
 ///
 /// A request first waits for one of the places to run, then its prompt tokens that are not cached are computed (one
@@ -24,6 +26,9 @@ pub struct Latency {
     /// What each running request beyond the knee adds to every output token, on top. When it is more than
     /// [`token`](Self::token) divided by the knee, the server's throughput falls beyond the knee.
     pub token_per_running_beyond: Duration,
+    /// How much faster or slower the output of one request is written than that of another: evenly spread from `1 - spread`
+    /// to `1 + spread` times the usual time, decided by the bytes of its prompt. 0 to 0.9.
+    pub spread: f64,
     /// The most requests that run at once, whatever `max_num_seqs` says; others wait.
     pub max_running: usize,
 }
@@ -49,16 +54,18 @@ impl Latency {
             token_per_running,
             knee_running: usize::MAX,
             token_per_running_beyond: Duration::ZERO,
+            spread: 0.0,
             max_running: usize::MAX,
         }
     }
 
-    /// The figures of the reference server, a 7B model on one RTX 4080, for prompts of 1,100 tokens of which 650 are
-    /// cached and answers of 200 tokens: about 0.46 requests a second alone, 3.8 at 10 in flight (2.6 s each), 7.5 at 25,
-    /// 11 at 50 and 14 at 100 (7 s each). Prefill is faster than such a card's, since here what it costs the requests
-    /// that run is part of the time of their tokens.
+    /// What is expected of the reference server, a 7B model on one RTX 4080, for prompts of 1,100 tokens of which 650 are
+    /// cached and answers of 200 tokens: about 0.42 requests a second alone, 3.6 at 10 in flight (2.7 s each, p95 3.0 s), 7.2
+    /// at 25, 11.5 at 50 (p99 4.8 s) and 14.5 at 100 (8 s at most). Prefill is faster than such a card's, since here what it
+    /// costs the requests that run is part of the time of their tokens.
     pub fn reference() -> Self {
-        Self::new(60_000.0, Duration::from_micros(10_600), Duration::from_micros(235))
+        Self { spread: 0.125, ..Self::new(100_000.0, Duration::from_micros(11_800), Duration::from_micros(180)) }
+            .with_knee(50, Duration::from_micros(65))
     }
 
     /// One request after the other at a laptop's speed, as Ollama does by default: 500 prompt tokens and 25 output tokens
@@ -80,6 +87,15 @@ impl Latency {
         let times = |running: usize| u32::try_from(running).unwrap_or(u32::MAX);
         let beyond = self.token_per_running_beyond.saturating_mul(times(running.saturating_sub(self.knee_running)));
         self.token.saturating_add(self.token_per_running.saturating_mul(times(running))).saturating_add(beyond)
+    }
+
+    /// How many times its usual time an output token of this prompt takes.
+    pub(super) fn pace_of(&self, prompt: &[u64]) -> f64 {
+        if self.spread.is_nan() || self.spread <= 0.0 {
+            return 1.0;
+        }
+        let share = hash::unit(prompt.iter().fold(0, |hash, token| hash::chain(hash, *token)));
+        1.0 + self.spread.min(0.9) * (2.0 * share - 1.0)
     }
 
     /// The time to compute some prompt tokens, alone.

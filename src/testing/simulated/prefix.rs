@@ -29,7 +29,7 @@ impl Prefix {
             Endpoint::Chat => [BEFORE_SYSTEM, text, BEFORE_USER].iter().flat_map(|part| token_ids(part)).collect(),
             Endpoint::Completions => token_ids(text).collect(),
         };
-        let classifier = Classifier::new(&prompt::categories(text));
+        let classifier = Classifier::new(&prompt::categories(text), prompt::fallback(text));
         Self { text: text.to_owned(), endpoint, classifier, token_ids }
     }
 

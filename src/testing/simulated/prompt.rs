@@ -21,6 +21,11 @@ pub(super) fn categories(prefix: &str) -> Vec<Listed> {
     listing.filter_map(category).collect()
 }
 
+/// The category that a prefix says to use only when no other fits.
+pub(super) fn fallback(prefix: &str) -> Option<&str> {
+    prefix.lines().find_map(|line| line.strip_prefix("Use ")?.strip_suffix(" only when no other category fits."))
+}
+
 fn category(line: &str) -> Option<Listed> {
     let (id, rest) = line.strip_prefix("- ")?.split_once(": ")?;
     let is_id = !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
@@ -91,6 +96,8 @@ mod tests {
         ];
         assert_eq!(categories(PREFIX), expected);
         assert_eq!(categories("- Not an id: x. y.\n-sport: a. b."), []);
+        assert_eq!(fallback("x\nUse misc only when no other category fits.\n"), Some("misc"));
+        assert_eq!(fallback(PREFIX), None);
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub(super) struct Ask {
     pub(super) format: Format,
     /// How many alternatives are asked for at each token; none when no log-probabilities are.
     pub(super) top_logprobs: Option<usize>,
+    /// Whether to write on after the answer, up to `max_tokens`.
+    pub(super) ignores_eos: bool,
 }
 
 /// The endpoint decides the shape of the answer.
@@ -44,6 +46,8 @@ pub(super) struct SchemaFacts {
     pub(super) is_bare: bool,
     /// The root is the object of one item: it has a `category`.
     pub(super) is_single: bool,
+    /// The most labels of an item, where it has a list of `categories`; else 0.
+    pub(super) most_labels: usize,
     /// The labels that `category` may have; empty when the schema does not say.
     pub(super) labels: Vec<String>,
 }
@@ -57,6 +61,8 @@ struct ChatRequest {
     response_format: Option<Value>,
     logprobs: Option<bool>,
     top_logprobs: Option<usize>,
+    #[serde(default)]
+    ignore_eos: bool,
     #[serde(default)]
     stream: bool,
 }
@@ -74,6 +80,8 @@ struct CompletionRequest {
     max_tokens: Option<usize>,
     response_format: Option<Value>,
     logprobs: Option<usize>,
+    #[serde(default)]
+    ignore_eos: bool,
     #[serde(default)]
     stream: bool,
 }
@@ -116,6 +124,7 @@ impl Ask {
             max_tokens: request.max_completion_tokens.or(request.max_tokens),
             format: Format::read(request.response_format.as_ref())?,
             top_logprobs: request.logprobs.unwrap_or(false).then(|| request.top_logprobs.unwrap_or(0)),
+            ignores_eos: request.ignore_eos,
             model: request.model,
         })
     }
@@ -132,6 +141,7 @@ impl Ask {
             max_tokens: request.max_tokens.or(Some(16)),
             format: Format::read(request.response_format.as_ref())?,
             top_logprobs: request.logprobs,
+            ignores_eos: request.ignore_eos,
             model: request.model,
         })
     }
@@ -163,6 +173,15 @@ impl Format {
         }
     }
 
+    /// The most labels of an item, where it may have several: as the schema says, else as the prompt does.
+    pub(super) fn most_labels(&self, prefix: &str) -> usize {
+        let said = || prefix.split_once(", one to ")?.1.split(' ').next()?.parse().ok();
+        match self {
+            Self::Text | Self::JsonObject => said().unwrap_or(1),
+            Self::JsonSchema(schema) => schema.most_labels.max(1),
+        }
+    }
+
     /// Whether the answer must be an object at its top.
     pub(super) fn root_is_object(&self) -> bool {
         match self {
@@ -180,10 +199,16 @@ impl SchemaFacts {
         let is_single = root_is_object && schema["properties"]["category"].is_object();
         let element = if is_single { schema } else { &array["items"] };
         let is_bare = element["type"] == "string";
-        let label = if is_bare { element } else { &element["properties"]["category"] };
+        let list = &element["properties"]["categories"];
+        let most_labels = list["maxItems"].as_u64().map_or(0, |most| most as usize);
+        let label = match (is_bare, list.is_object()) {
+            (true, _) => element,
+            (false, true) => &list["items"],
+            (false, false) => &element["properties"]["category"],
+        };
         let labels = label["enum"].as_array();
         let labels = labels.into_iter().flatten().filter_map(|label| label.as_str().map(str::to_owned)).collect();
-        Self { root_is_object, is_bare, is_single, labels }
+        Self { root_is_object, is_bare, is_single, most_labels, labels }
     }
 }
 
@@ -210,7 +235,7 @@ mod tests {
         assert_eq!((ask.model.as_str(), ask.prefix.as_str(), ask.message.as_str()), ("m", "S", "U"));
         assert_eq!((ask.max_tokens, ask.top_logprobs), (Some(9), Some(20)));
         let labels = vec!["sport".to_owned(), "other".to_owned()];
-        let facts = SchemaFacts { root_is_object: false, is_bare: false, is_single: false, labels };
+        let facts = SchemaFacts { root_is_object: false, is_bare: false, is_single: false, most_labels: 0, labels };
         assert_eq!(ask.format, Format::JsonSchema(facts.clone()));
         let object = json!({"type": "object", "properties": {"items": array}});
         let ask = chat(&body(&format(&object))).unwrap();

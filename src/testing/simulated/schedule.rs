@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 
 use super::latency::Latency;
 
@@ -89,16 +90,19 @@ impl Place<'_> {
         }
     }
 
-    /// Lets the time pass that the output takes.
-    pub(super) async fn write(&self, output_tokens: usize) {
+    /// Lets the time pass that the output takes, each token `pace` times its usual time.
+    pub(super) async fn write(&self, output_tokens: usize, pace: f64) {
         let mut left = output_tokens;
+        // By the time when a slice is due, since a sleep that is a little too long would otherwise be so for every slice.
+        let mut due = Instant::now();
         while left > 0 {
             let slice = left.min(SLICE_TOKENS);
             let time = self.schedule.latency.token_time(self.schedule.running.now());
             if time.is_zero() {
                 return;
             }
-            tokio::time::sleep(time * slice as u32).await;
+            due += (time * slice as u32).mul_f64(pace);
+            tokio::time::sleep_until(due).await;
             left -= slice;
         }
     }
@@ -161,7 +165,7 @@ mod tests {
         let start = Instant::now();
         let place = schedule.admit(prompt_tokens).await.unwrap();
         place.prefill(prompt_tokens).await;
-        place.write(output_tokens).await;
+        place.write(output_tokens, 1.0).await;
         start.elapsed()
     }
 

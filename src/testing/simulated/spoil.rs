@@ -109,7 +109,7 @@ fn spoil_objects(draft: &mut Draft, labels: &[String], fault: Fault, random: &mu
         Fault::ExtraObject => {
             let id = objects.len() as u64 + 1 + random.u64(..3);
             let shares = objects[at].shares.clone();
-            objects.push(DraftObject::new(id, labels, shares));
+            objects.push(DraftObject::new(id, labels, shares, 1));
         }
         Fault::IdsFromZero => {
             for object in objects {
@@ -222,9 +222,15 @@ mod tests {
 
     fn spoiled(faults: &[Fault], seed: u64) -> String {
         let labels = labels();
-        let objects = (1..=3).map(|id| DraftObject::new(id, &labels, vec![0.2, 0.8])).collect();
-        let mut draft =
-            Draft { objects, form: Form::Array, is_bare: false, before: String::new(), after: String::new() };
+        let objects = (1..=3).map(|id| DraftObject::new(id, &labels, vec![0.2, 0.8], 1)).collect();
+        let mut draft = Draft {
+            objects,
+            form: Form::Array,
+            is_bare: false,
+            has_lists: false,
+            before: String::new(),
+            after: String::new(),
+        };
         spoil_draft(&mut draft, &labels, &mut decided(faults, seed));
         draft.write(Style { labels: &labels, blanks: false }).iter().map(|token| token.text.as_str()).collect()
     }

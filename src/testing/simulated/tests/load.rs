@@ -75,17 +75,20 @@ async fn the_reference_request_has_the_size_it_should() {
 async fn the_reference_latency_meets_the_reference_figures() {
     for (in_flight, requests_per_second, quantile, seconds) in [
         (1, 0.4..=0.5, 0.5, 2.0..=3.0),
+        (5, 1.8..=2.2, 0.5, 2.0..=3.0),
         (10, 3.5..=4.0, 0.5, 2.5..=3.0),
+        (10, 3.5..=4.0, 0.95, 3.0..=3.5),
         (25, 6.0..=8.0, 0.95, 2.5..=5.0),
         (50, 8.0..=12.0, 0.99, 4.0..=5.0),
         (100, 10.0..=15.0, 1.0, 5.0..=8.0),
     ] {
         let engine = builder(Latency::reference()).engine();
-        let load = closed_loop(&engine, in_flight, 5).await;
+        let load = closed_loop(&engine, in_flight, 12).await;
         println!(
-            "{in_flight} in flight: {:.2} requests/s, p50 {:.2} s, p99 {:.2} s, most {:.2} s",
+            "{in_flight} in flight: {:.2} requests/s, p50 {:.2} s, p95 {:.2} s, p99 {:.2} s, most {:.2} s",
             load.requests_per_second,
             load.quantile(0.5),
+            load.quantile(0.95),
             load.quantile(0.99),
             load.quantile(1.0)
         );

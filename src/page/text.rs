@@ -1,13 +1,13 @@
 //! Text and numbers for the page.
 
 /// Text made safe to stand in HTML and in attributes, without control characters.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let shown: String = text.chars().filter(|c| !c.is_control()).collect();
     html_escape::encode_safe(&shown).into_owned()
 }
 
 /// Text of at most so many characters.
-pub(super) fn shorten(text: &str, most_chars: usize) -> String {
+pub(crate) fn shorten(text: &str, most_chars: usize) -> String {
     if text.chars().count() <= most_chars {
         return text.to_owned();
     }
@@ -15,17 +15,17 @@ pub(super) fn shorten(text: &str, most_chars: usize) -> String {
 }
 
 /// A share as a percentage with one digit.
-pub(super) fn percent(share: f64) -> String {
+pub(crate) fn percent(share: f64) -> String {
     format!("{:.1}\u{a0}%", 100.0 * share)
 }
 
 /// A share as a percentage, a dash where there is none.
-pub(super) fn percent_or_dash(share: Option<f64>) -> String {
+pub(crate) fn percent_or_dash(share: Option<f64>) -> String {
     share.map_or_else(dash, percent)
 }
 
 /// A number with about three digits that count.
-pub(super) fn rough(number: f64) -> String {
+pub(crate) fn rough(number: f64) -> String {
     match number.abs() {
         large if large >= 99.95 => grouped(number.round() as i64),
         medium if medium >= 9.995 => format!("{number:.1}"),
@@ -34,12 +34,12 @@ pub(super) fn rough(number: f64) -> String {
 }
 
 /// Such a number, "unknown" where there is none.
-pub(super) fn rough_or_unknown(number: Option<f64>) -> String {
+pub(crate) fn rough_or_unknown(number: Option<f64>) -> String {
     number.map_or_else(|| r#"<span class="muted">unknown</span>"#.to_owned(), rough)
 }
 
 /// A difference of shares in percentage points, with its sign.
-pub(super) fn points(difference: f64) -> String {
+pub(crate) fn points(difference: f64) -> String {
     let number = format!("{:.1}", 100.0 * difference.abs());
     let sign = match difference {
         _ if number == "0.0" => "",
@@ -50,12 +50,12 @@ pub(super) fn points(difference: f64) -> String {
 }
 
 /// A probability by chance, in the usual three digits.
-pub(super) fn p_value(p: f64) -> String {
+pub(crate) fn p_value(p: f64) -> String {
     if p < 0.001 { "&lt; 0.001".to_owned() } else { format!("{p:.3}") }
 }
 
 /// A whole number with narrow blanks between its thousands.
-pub(super) fn grouped(number: i64) -> String {
+pub(crate) fn grouped(number: i64) -> String {
     let digits = number.unsigned_abs().to_string();
     let mut out = String::from(if number < 0 { "−" } else { "" });
     for (at, digit) in digits.chars().enumerate() {
@@ -67,7 +67,7 @@ pub(super) fn grouped(number: i64) -> String {
     out
 }
 
-pub(super) fn dash() -> String {
+pub(crate) fn dash() -> String {
     r#"<span class="muted">–</span>"#.to_owned()
 }
 

@@ -2,7 +2,7 @@
 
 /// One axis: values from `low` to `high`, drawn from one place to another.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Scale {
+pub(crate) struct Scale {
     low: f64,
     high: f64,
     from: f64,
@@ -12,19 +12,21 @@ pub(super) struct Scale {
 
 /// From this ratio of the greatest to the smallest value on, an axis is logarithmic.
 const LOG_RATIO: f64 = 30.0;
+/// The same for steps, whose distances say less than their factors.
+const STEPS_LOG_RATIO: f64 = 8.0;
 /// About so many ticks are wanted.
 const TICKS: f64 = 5.0;
 
 impl Scale {
     /// A linear axis that has at least these values.
-    pub(super) fn linear(low: f64, high: f64, [from, to]: [f64; 2]) -> Self {
+    pub(crate) fn linear(low: f64, high: f64, [from, to]: [f64; 2]) -> Self {
         let step = step(low, high);
         let (low, high) = ((low / step).floor() * step, (high / step).ceil() * step);
         Self { low, high: if high > low { high } else { low + step }, from, to, is_log: false }
     }
 
     /// An axis for speeds: linear from zero, or logarithmic where the values are far apart.
-    pub(super) fn speed(values: &[f64], range: [f64; 2]) -> Self {
+    pub(crate) fn speed(values: &[f64], range: [f64; 2]) -> Self {
         let greatest = values.iter().copied().fold(0.0, f64::max);
         let smallest = values.iter().copied().fold(f64::INFINITY, f64::min);
         if smallest > 0.0 && greatest / smallest >= LOG_RATIO {
@@ -35,8 +37,23 @@ impl Scale {
         Self::linear(0.0, if greatest > 0.0 { greatest * 1.1 } else { 1.0 }, range)
     }
 
+    /// An axis for steps that grow by factors: logarithmic where they are far apart, linear from zero otherwise.
+    pub(crate) fn steps(values: &[f64], range: [f64; 2]) -> Self {
+        let greatest = values.iter().copied().fold(0.0, f64::max);
+        let smallest = values.iter().copied().filter(|value| *value > 0.0).fold(f64::INFINITY, f64::min);
+        if smallest.is_finite() && greatest / smallest >= STEPS_LOG_RATIO {
+            return Self { low: smallest, high: greatest, from: range[0], to: range[1], is_log: true };
+        }
+        Self::exact(0.0, greatest, range)
+    }
+
+    /// A linear axis from one value to another, which need not be round.
+    pub(crate) fn exact(low: f64, high: f64, [from, to]: [f64; 2]) -> Self {
+        Self { low, high: if high > low { high } else { low + 1.0 }, from, to, is_log: false }
+    }
+
     /// The place of a value, within the axis.
-    pub(super) fn place(&self, value: f64) -> f64 {
+    pub(crate) fn place(&self, value: f64) -> f64 {
         let value = value.clamp(self.low, self.high);
         let share = if self.is_log {
             (value / self.low).ln() / (self.high / self.low).ln()
@@ -47,14 +64,15 @@ impl Scale {
     }
 
     /// Values to mark.
-    pub(super) fn ticks(&self) -> Vec<f64> {
+    pub(crate) fn ticks(&self) -> Vec<f64> {
         if self.is_log {
             let decades = (self.low.log10().round() as i32)..=(self.high.log10().floor() as i32);
             let marks = |decade: i32| [1.0, 3.0].map(|first| first * 10_f64.powi(decade));
             return decades.flat_map(marks).filter(|mark| *mark <= self.high).collect();
         }
         let step = step(self.low, self.high);
-        let count = ((self.high - self.low) / step).round() as u32;
+        // A hair more, so that rounding loses no tick at the end.
+        let count = ((self.high - self.low) / step * 1.000_001).floor() as u32;
         (0..=count).map(|number| self.low + step * f64::from(number)).collect()
     }
 }
@@ -90,6 +108,17 @@ mod tests {
         );
         assert!(scale.place(0.5) > 0.0 && scale.place(60.0) < 100.0);
         assert!(Scale::speed(&[5.0, 60.0], [0.0, 100.0]).ticks()[0].abs() < 1e-9);
+    }
+
+    #[test]
+    fn steps_that_grow_by_factors_are_evenly_far_apart_and_reach_both_ends() {
+        let scale = Scale::steps(&[1.0, 10.0, 100.0], [0.0, 100.0]);
+        assert_eq!([1.0, 10.0, 100.0].map(|step| scale.place(step).round() as i32), [0, 50, 100]);
+        let near = Scale::steps(&[2.0, 4.0], [0.0, 100.0]);
+        assert_eq!([0.0, 2.0, 4.0].map(|step| near.place(step).round() as i32), [0, 50, 100]);
+        for odd in [Scale::steps(&[], [0.0, 1.0]), Scale::steps(&[3.0], [0.0, 1.0]), Scale::steps(&[0.0], [0.0, 1.0])] {
+            assert!(odd.place(3.0).is_finite(), "{odd:?}");
+        }
     }
 
     #[test]

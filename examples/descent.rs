@@ -1,0 +1,176 @@
+//! A walk through a tree under faults: many items, simulated endpoints, and a check that none is lost, doubled or swapped.
+//!
+//! `cargo run --release --example descent -- [--items N] [--faults SHARE] [--pack-size N] [--beam N] [--seed N]`
+//!
+//! The tree is made up: five levels, 1,364 categories, each with a word of its own. An item is made of the words along the
+//! path to a category, so the simulation follows that path, and an outcome that went to another item shows. Prints the
+//! figures of each level, and ends with 1 if anything is lost, doubled or swapped.
+
+use std::time::Duration;
+
+use clap::Parser;
+use futures_util::{StreamExt, stream};
+use slugline::testing::{Fault, Faults, Latency, SimulatedServer};
+use slugline::{Categorizer, Category, Descent, NewsItem, Outcome, Taxonomy};
+
+#[derive(Parser)]
+#[command(about = "Walks a made-up tree with simulated, failing endpoints and checks that no item is lost or swapped")]
+struct Arguments {
+    /// The number of items.
+    #[arg(long, default_value_t = 100_000)]
+    items: usize,
+    /// The share of requests that meet a fault, 0 to 1.
+    #[arg(long, default_value_t = 0.15)]
+    faults: f64,
+    /// The most items of a request.
+    #[arg(long, default_value_t = 3)]
+    pack_size: usize,
+    /// The paths of an item that are followed, 1 to 4.
+    #[arg(long, default_value_t = 1)]
+    beam: usize,
+    /// Makes faults and backoff repeatable, as far as the order of requests is.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// The children of each category, and the levels.
+const WIDTH: usize = 4;
+const LEVELS: usize = 5;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments = Arguments::parse();
+    let paths = paths();
+    let category = |path: &Vec<usize>| {
+        let category = Category::new(id(path), id(path).to_uppercase(), format!("About {}.", word(path)));
+        if path.len() > 1 { category.with_parent(id(&path[..path.len() - 1])) } else { category }
+    };
+    let taxonomy = Taxonomy::new("made-up", "1", paths.iter().map(category))?;
+
+    let faults = faults(arguments.faults);
+    let latency = Latency::new(50_000.0, Duration::from_micros(100), Duration::ZERO);
+    let server = |seed| SimulatedServer::builder().latency(latency.clone()).faults(faults.clone()).seed(seed);
+    let servers = [server(arguments.seed).start().await?, server(arguments.seed + 1).start().await?];
+    println!(
+        "{} items, {} categories on {LEVELS} levels, packs of {}, beam {}, two SIMULATED endpoints, {:.0} % faults",
+        arguments.items,
+        taxonomy.len(),
+        arguments.pack_size,
+        arguments.beam,
+        100.0 * arguments.faults
+    );
+    let builder =
+        servers.iter().fold(Categorizer::builder(taxonomy), |builder, server| builder.endpoint(server.base_url()));
+    let categorizer = builder
+        .model("simulated")
+        .pack_size(arguments.pack_size)
+        .descend(Descent::default().beam(arguments.beam))
+        .timeout(Duration::from_secs(2))
+        .seed(arguments.seed)
+        .build()?;
+
+    let mut tally = Tally { seen: vec![false; arguments.items], doubled: 0, swapped: 0 };
+    let item = |number: usize| {
+        let target = target(&paths, number);
+        let words: Vec<_> = (1..=target.len()).map(|level| word(&target[..level])).collect();
+        NewsItem::new(format!("item-{number}"), format!("{} {number}", words.join(" ")), "")
+    };
+    let mut outcomes = categorizer.stream(stream::iter((0..arguments.items).map(item)));
+    while let Some(outcome) = outcomes.next().await {
+        tally.record(&outcome, &paths);
+    }
+
+    let stats = outcomes.stats();
+    println!("{:.0} s, {:.0} items/s", stats.elapsed_s, stats.items_per_second());
+    for level in &stats.levels {
+        println!(
+            "level {}: {} lists, {} items, {} requests, {:.3} for each pack; ended: {} leaf, {} stay, {} failed",
+            level.level,
+            level.nodes,
+            level.items,
+            level.requests,
+            level.requests_per_pack.unwrap_or(0.0),
+            level.leaf,
+            level.stays,
+            level.failed
+        );
+    }
+    let items = stats.items as f64;
+    println!(
+        "per item {:.2} requests, {:.0} prompt tokens ({:.0} % cached), {:.1} output tokens",
+        stats.requests as f64 / items,
+        stats.prompt_tokens as f64 / items,
+        100.0 * stats.cached_share().unwrap_or(0.0),
+        stats.output_tokens as f64 / items
+    );
+    println!("retries {}, items asked again {}, packs split {}", stats.retries, stats.reasked, stats.splits);
+    println!("items failed for a stated reason: {:?}", stats.failed);
+    if let Some(error) = outcomes.error() {
+        return Err(format!("the run stopped: {error}").into());
+    }
+    let lost = tally.seen.iter().filter(|seen| !**seen).count();
+    println!("lost {lost}, doubled {}, swapped {}", tally.doubled, tally.swapped);
+    let is_clean = lost == 0 && tally.doubled == 0 && tally.swapped == 0;
+    if is_clean { Ok(()) } else { Err("an outcome is lost, doubled or swapped".into()) }
+}
+
+/// The mix of faults, without long waits, which would only make it slow.
+fn faults(share: f64) -> Faults {
+    let rare = share / 1_000.0;
+    Faults::mix(share)
+        .with(Fault::TooManyRequestsSeconds, rare)
+        .with(Fault::TooManyRequestsDate, rare)
+        // Cannot be told from a right answer when it is cut between its two objects; see the example `soak`.
+        .with(Fault::DuplicateObject, rare)
+        .with(Fault::Hang, rare)
+        .with(Fault::SlowDrip, rare)
+}
+
+/// Every category by its way from the top.
+fn paths() -> Vec<Vec<usize>> {
+    let mut paths: Vec<Vec<usize>> = Vec::new();
+    let mut level = vec![Vec::new()];
+    for _ in 0..LEVELS {
+        let below = |path: &Vec<usize>| (0..WIDTH).map(|n| [&path[..], &[n]].concat()).collect::<Vec<_>>();
+        level = level.iter().flat_map(below).collect();
+        paths.extend(level.iter().cloned());
+    }
+    paths
+}
+
+/// The category of an item: mostly deep ones, some on every level.
+fn target(paths: &[Vec<usize>], number: usize) -> &[usize] {
+    &paths[(number * 7_919) % paths.len()]
+}
+
+fn id(path: &[usize]) -> String {
+    let letters: String = path.iter().map(|n| char::from(b'a' + *n as u8)).collect();
+    format!("c-{letters}")
+}
+
+/// A word that no other category has, however it is cut for its ending.
+fn word(path: &[usize]) -> String {
+    let letters: String = path.iter().map(|n| char::from(b'k' + *n as u8)).collect();
+    format!("qxz{letters}zq")
+}
+
+/// Who has been seen.
+struct Tally {
+    seen: Vec<bool>,
+    doubled: u64,
+    swapped: u64,
+}
+
+impl Tally {
+    fn record(&mut self, outcome: &Outcome, paths: &[Vec<usize>]) {
+        let number = outcome.index as usize;
+        let Some(seen) = self.seen.get_mut(number) else {
+            self.swapped += 1;
+            return;
+        };
+        self.doubled += u64::from(std::mem::replace(seen, true));
+        let right = id(target(paths, number));
+        let is_right = outcome.result.as_ref().map_or(true, |assignment| assignment.category.as_str() == right);
+        self.swapped += u64::from(!is_right || outcome.id != format!("item-{number}"));
+    }
+}
