@@ -49,7 +49,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let faults = faults(arguments.faults);
     let latency = Latency::new(50_000.0, Duration::from_micros(100), Duration::ZERO);
-    let server = |seed| SimulatedServer::builder().latency(latency.clone()).faults(faults.clone()).seed(seed);
+    let server = |seed| SimulatedServer::builder().latency(latency).faults(faults.clone()).seed(seed);
     let servers = [server(arguments.seed).start().await?, server(arguments.seed + 1).start().await?];
     println!(
         "{} items, {} categories on {LEVELS} levels, packs of {}, beam {}, two SIMULATED endpoints, {:.0} % faults",

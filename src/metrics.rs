@@ -129,7 +129,7 @@ impl Meters {
                 self.from_ledger.increment(u64::from(assignment.origin.from_ledger));
             }
             Err(error) if error.kind == ItemErrorKind::BelowThreshold => self.below_threshold.increment(1),
-            Err(error) => add(&self.failed, error.kind),
+            Err(error) => add(&self.failed, &error.kind),
         }
     }
 
@@ -138,7 +138,7 @@ impl Meters {
     }
 
     pub(crate) fn retried(&self, cause: FailureKind) {
-        add(&self.retries, cause);
+        add(&self.retries, &cause);
     }
 
     pub(crate) fn sent(&self, place: usize, waited: Duration) {
@@ -253,8 +253,8 @@ pub(crate) fn gpu(sample: &crate::gpu::GpuSample) {
     }
 }
 
-fn add<K: Ord>(counters: &BTreeMap<K, Counter>, kind: K) {
-    if let Some(counter) = counters.get(&kind) {
+fn add<K: Ord>(counters: &BTreeMap<K, Counter>, kind: &K) {
+    if let Some(counter) = counters.get(kind) {
         counter.increment(1);
     }
 }

@@ -91,9 +91,9 @@ fn tiers(opinion: &FirstOpinionStats, stats: &Stats) -> Vec<String> {
     }
     let mut lines = vec![line];
     if let Some(head) = &opinion.head {
-        let state = head.off_because.as_ref().map_or_else(|| "on".to_owned(), |reason| format!("off: {reason}"));
+        let is_on = head.off_because.as_ref().map_or_else(|| "on".to_owned(), |reason| format!("off: {reason}"));
         lines.push(format!(
-            "          its learned head settled {}, {}; {} drifts; {state}",
+            "          its learned head settled {}, {}; {} drifts; {is_on}",
             share(opinion.settled_by_head),
             agreed(head.agreement(), head.audited),
             head.drifts,

@@ -194,7 +194,7 @@ impl StatsHandle {
         recorder.unsettled += 1;
         recorder.run.current().items += 1;
         #[cfg(feature = "metrics")]
-        self.meter(|meters| meters.taken_in());
+        self.meter(super::super::metrics::Meters::taken_in);
         recorder.now
     }
 

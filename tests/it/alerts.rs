@@ -126,7 +126,7 @@ fn check(levels: &[Level], worst: Level) {
 
 #[tokio::test(start_paused = true)]
 async fn success_share() {
-    let bad = |asked: &Asked| if asked.number % 3 == 0 { Reply::status(500, "no") } else { good(asked) };
+    let bad = |asked: &Asked| if asked.number.is_multiple_of(3) { Reply::status(500, "no") } else { good(asked) };
     check(&levels(Signal::SuccessShare, false, bad).await, Level::Critical);
 }
 
@@ -144,7 +144,7 @@ async fn share_of_other() {
 #[tokio::test(start_paused = true)]
 async fn invalid_answers() {
     let bad = |asked: &Asked| {
-        let odd = asked.number % 3 == 0;
+        let odd = asked.number.is_multiple_of(3);
         answer(asked.items.iter().map(|item| if odd { "no such label" } else { right_label(item) }), 800)
     };
     check(&levels(Signal::InvalidShare, false, bad).await, Level::Critical);

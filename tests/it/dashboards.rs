@@ -62,7 +62,7 @@ async fn every_name_in_the_dashboards_and_the_docs_is_exported() {
     let documented: BTreeSet<&str> = DOCS
         .lines()
         .filter(|line| line.starts_with("//! | `slugline_"))
-        .flat_map(|line| names(line).into_iter().next())
+        .filter_map(|line| names(line).into_iter().next())
         .collect();
     let series: BTreeSet<&str> =
         page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
