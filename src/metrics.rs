@@ -164,7 +164,7 @@ impl Meters {
 
     pub(crate) fn failed(&self, place: usize, kind: FailureKind) {
         if let Some(endpoint) = self.endpoints.get(place) {
-            add(&endpoint.failed, kind);
+            add(&endpoint.failed, &kind);
         }
     }
 

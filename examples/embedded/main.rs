@@ -104,13 +104,13 @@ async fn learn(
             let (sent, taken) = (stats.requests - requests, std::mem::take(&mut by_head));
             requests = stats.requests;
             let head = stats.first_opinion.and_then(|opinion| opinion.head).unwrap_or_default();
-            let state = match (&head.off_because, head.threshold, head.held_out) {
+            let switch = match (&head.off_because, head.threshold, head.held_out) {
                 (None, Some(threshold), Some((agreed, of))) => {
                     format!("on above {threshold:.3}, {agreed} of {of} held out agreed")
                 }
                 (reason, ..) => format!("off: {}", reason.as_deref().unwrap_or_default()),
             };
-            println!("{settled:>7} {sent:>9} {taken:>11} {:>15.1}  {state}", 500.0 / sent.max(1) as f64);
+            println!("{settled:>7} {sent:>9} {taken:>11} {:>15.1}  {switch}", 500.0 / sent.max(1) as f64);
         }
     }
     let head = outcomes.stats().first_opinion.and_then(|opinion| opinion.head).unwrap_or_default();

@@ -21,6 +21,7 @@ use super::server::{ServerArgs, read_args, with};
 /// Exit code 0: every item has a category in every setting. 2: finished, but some have none. 1: it could not start or had to
 /// stop; what was finished by then is written.
 #[derive(Debug, Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 #[command(name = "evaluate", version)]
 pub(crate) struct Args {
     /// The labelled items, a JSON object per line; - is standard input
