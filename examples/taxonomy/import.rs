@@ -255,7 +255,9 @@ mod tests {
     use super::*;
 
     fn imported(format: Format, text: &str) -> Result<Taxonomy, String> {
-        let file = std::env::temp_dir().join(format!("slugline-import-{format:?}-{}", std::process::id()));
+        // Tests run at once in threads of one process.
+        let name = format!("slugline-import-{format:?}-{}-{:?}", std::process::id(), std::thread::current().id());
+        let file = std::env::temp_dir().join(name);
         std::fs::write(&file, text).unwrap();
         let args =
             ImportArgs { file: file.clone(), format, name: "t".into(), version: "1".into(), language: "en".into() };

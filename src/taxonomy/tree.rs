@@ -85,9 +85,10 @@ impl Taxonomy {
     ///     Category::new("tennis", "Tennis", "").with_parent("sport"),
     ///     Category::new("weather", "Weather", "Forecasts and storms."),
     /// ])?;
-    /// let below = |id: Option<&str>| taxonomy.children(id.map(Into::into).as_ref()).map(|category| category.id.to_string());
-    /// assert_eq!(below(None).collect::<Vec<_>>(), ["sport", "weather"]);
-    /// assert_eq!(below(Some("sport")).collect::<Vec<_>>(), ["tennis"]);
+    /// let top: Vec<_> = taxonomy.children(None).map(|category| category.id.as_str()).collect();
+    /// assert_eq!(top, ["sport", "weather"]);
+    /// let below_sport: Vec<_> = taxonomy.children(Some(&"sport".into())).map(|category| category.id.as_str()).collect();
+    /// assert_eq!(below_sport, ["tennis"]);
     /// # Ok::<(), slugline::TaxonomyError>(())
     /// ```
     pub fn children(&self, parent: Option<&CategoryId>) -> impl Iterator<Item = &Category> {

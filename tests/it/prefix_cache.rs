@@ -135,8 +135,7 @@ async fn a_prefix_that_is_evicted_is_missed() {
 #[tokio::test(start_paused = true)]
 async fn the_log_has_one_warning_for_an_endpoint() {
     let listener = Listener::default();
-    let _turn = crate::support::LOG.lock().await;
-    let _guard = tracing::subscriber::set_default(listener.clone());
+    let _listening = crate::support::listen(listener.clone()).await;
     run(&engine(|it| it), 60).await;
     let warnings = || listener.said().matches("the prefix is not cached as it could be").count();
     assert_eq!(warnings(), 0);

@@ -57,8 +57,7 @@ impl Subscriber for Listener {
 #[tokio::test(start_paused = true)]
 async fn spans_nest_and_hold_no_text() {
     let listener = Listener::default();
-    let _turn = crate::support::LOG.lock().await;
-    let _guard = tracing::subscriber::set_default(listener.clone());
+    let _listening = crate::support::listen(listener.clone()).await;
     let server = ScriptedTransport::new(|asked| {
         // One attempt fails, and its words repeat the text of an item.
         if asked.number == 1 {

@@ -74,5 +74,14 @@ pub(crate) fn rounded_seconds(start: tokio::time::Instant) -> u64 {
     (start.elapsed().as_secs_f64()).round() as u64
 }
 
-/// Held by tests that listen to the log: two listeners at once could take each other's messages.
-pub(crate) static LOG: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+/// Two listeners at once could take each other's messages.
+static LOG: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// Lets a subscriber listen to what this thread logs, one at a time, as long as the value is held.
+pub(crate) async fn listen(to: impl tracing::Subscriber + Clone + Send + Sync + 'static) -> impl Sized {
+    let turn = LOG.lock().await;
+    // While tracing knows just one subscriber, a call site that another test's thread meets first asks that thread's, which
+    // is none, and stays silent for all. A second one, which nobody uses, makes it ask both.
+    let spare = tracing::Dispatch::new(to.clone());
+    (tracing::subscriber::set_default(to), spare, turn)
+}
