@@ -67,7 +67,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub(crate) pack_size: usize,
 
-    /// Has every answer written to so many tokens; 0 leaves it at what the model writes [default: 200 for generated items,
+    /// Has every answer written to so many tokens; 0 leaves it at what the model writes, which llama.cpp needs, as it
+    /// cannot go on after a schema is fulfilled [default: 200 for generated items,
     /// 0 for own ones]
     #[arg(long, value_name = "N")]
     output_tokens: Option<usize>,

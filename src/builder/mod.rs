@@ -403,7 +403,7 @@ impl CategorizerBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Category;
+    use crate::{Categorizer, Category};
 
     fn taxonomy() -> Taxonomy {
         Taxonomy::new("t", "1", [Category::new("a", "A", "One."), Category::new("b", "B", "Two.")]).unwrap()
