@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead};
-use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -12,7 +11,7 @@ use super::results::{Answer, Results};
 use super::round::{Pending, Round};
 use crate::answer::{Fault, Label};
 use crate::error::{Failure, FailureKind, ItemError, ItemErrorKind};
-use crate::outcome::{Assignment, Engine, Origin, Outcome};
+use crate::outcome::{Assignment, Origin, Outcome};
 use crate::prompt::clean::SHORTEST_TOKENS;
 use crate::run::{Shared, kind_of_failure, kind_of_fault};
 use crate::server::{Dialect, Refused};
@@ -128,21 +127,8 @@ impl Batch {
     ) -> Result<Assignment, Fault> {
         let label = label.unwrap_or(&Err(Fault::Missing)).as_ref().map_err(|fault| *fault)?;
         let corrected = self.shared.calibrated(label, pack_size, position, &self.model);
-        let origin = Origin {
-            engine: Engine::LanguageModel,
-            endpoint: Arc::clone(&self.endpoint),
-            model: Arc::clone(&self.model),
-            prompt_version: self.shared.prefix.version().clone(),
-            attempts: item.attempts,
-            pack_size,
-            position,
-            written: None,
-            calibration: None,
-            first_answer: None,
-            duplicate_of: None,
-            from_ledger: false,
-            similarity: None,
-        };
+        let origin =
+            Origin { attempts: item.attempts, pack_size, position, ..self.shared.origin(&self.endpoint, &self.model) };
         self.shared.assignment(label, corrected.as_ref(), origin).ok_or(Fault::UnknownLabel)
     }
 

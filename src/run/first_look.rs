@@ -117,21 +117,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
                 return self.ask_llm(item);
             }
         };
-        let origin = Origin {
-            engine: kind,
-            endpoint: ENDPOINT.into(),
-            model: Arc::clone(engine.name()),
-            prompt_version: self.shared.prefix.version().clone(),
-            attempts: 0,
-            pack_size: 1,
-            position: 1,
-            written: None,
-            calibration: None,
-            first_answer: None,
-            duplicate_of: None,
-            from_ledger: false,
-            similarity: None,
-        };
+        let origin = Origin { engine: kind, ..self.shared.origin(&ENDPOINT.into(), engine.name()) };
         match self.shared.assignment(&label, corrected.as_ref(), origin) {
             Some(assignment) => {
                 self.recorder.count(|counts| counts.relabelled += u64::from(assignment.origin.written.is_some()));

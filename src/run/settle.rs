@@ -17,7 +17,7 @@ use crate::NewsItem;
 use crate::answer::{Fault, Label};
 use crate::calibration;
 use crate::error::{Error, Failure, FailureKind, ItemError, ItemErrorKind};
-use crate::outcome::{Assignment, Engine, Origin, Outcome};
+use crate::outcome::{Assignment, Origin, Outcome};
 use crate::prompt::clean::SHORTEST_TOKENS;
 use crate::prompt::frame::FRAME_TOKENS;
 use crate::server::{Admission, Refused, Signal};
@@ -136,19 +136,10 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         let endpoint = admission.endpoint();
         let corrected = self.corrected(label, pack_size, position, &endpoint.model);
         let origin = Origin {
-            engine: Engine::LanguageModel,
-            endpoint: Arc::clone(&endpoint.base_url),
-            model: Arc::clone(&endpoint.model),
-            prompt_version: self.shared.prefix.version().clone(),
             attempts: item.attempts,
             pack_size,
             position,
-            written: None,
-            calibration: None,
-            first_answer: None,
-            duplicate_of: None,
-            from_ledger: false,
-            similarity: None,
+            ..self.shared.origin(&endpoint.base_url, &endpoint.model)
         };
         let assignment = self.shared.assignment(label, corrected.as_ref(), origin)?;
         self.recorder.count(|counts| counts.relabelled += u64::from(assignment.origin.written.is_some()));

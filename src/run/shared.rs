@@ -8,7 +8,7 @@ use crate::answer::{AnswerForm, Label, Reader};
 use crate::calibration;
 use crate::error::{ItemError, ItemErrorKind};
 use crate::escalation::Escalation;
-use crate::outcome::{Assignment, Origin};
+use crate::outcome::{Assignment, Engine, Origin};
 use crate::prompt::Prefix;
 use crate::prompt::frame::CLOSING_TOKENS;
 use crate::prompt::tokens::{self, CountTokens, TokenEstimator};
@@ -161,6 +161,25 @@ impl Shared {
             probabilities: calibration.correct(&label.probabilities, pack_size, position),
             version: Arc::clone(&calibration.version),
         })
+    }
+
+    /// The origin of an answer for a single item that no request was made for; the rest is for the caller to say.
+    pub(crate) fn origin(&self, endpoint: &Arc<str>, model: &Arc<str>) -> Origin {
+        Origin {
+            engine: Engine::LanguageModel,
+            endpoint: Arc::clone(endpoint),
+            model: Arc::clone(model),
+            prompt_version: self.prefix.version().clone(),
+            attempts: 0,
+            pack_size: 1,
+            position: 1,
+            written: None,
+            calibration: None,
+            first_answer: None,
+            duplicate_of: None,
+            from_ledger: false,
+            similarity: None,
+        }
     }
 
     /// What a label says about an item, corrected or as it was written.
