@@ -1,12 +1,14 @@
 //! What can go wrong with a run, with an item, and with one attempt at a server.
 
-use std::borrow::Cow;
+mod redact;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
+pub(crate) use self::redact::redact;
 use crate::taxonomy::{CategoryId, TaxonomyError};
 
 /// Whether trying again can help. Callers that retry should look at this and nothing else.
@@ -264,13 +266,14 @@ pub enum ItemErrorKind {
     Refusal,
     /// The answers have no readable object.
     Unreadable,
-    /// The answers leave the item out.
+    /// The answers leave the item out, so that none of their labels is believed.
     Missing,
     /// The answers name the item more than once.
     Repeated,
     /// The answers give labels that are of no category.
     UnknownLabel,
-    /// The answers number the items differently.
+    /// The answers leave another item out, name one twice, or number the items differently, so that their labels may be
+    /// those of neighbours.
     Shifted,
     /// The answers are cut before the item.
     Cut,
@@ -416,50 +419,6 @@ impl Serialize for ItemError {
     }
 }
 
-/// The most bytes of a server's words that are kept.
-const MAX_WORDS_BYTES: usize = 300;
-/// A run of this many characters that also stands in the request is taken for an echo of it.
-const ECHO_CHARS: usize = 10;
-/// A line of the request of at least this many bytes is taken out whole, however short: most are titles.
-const ECHO_LINE_BYTES: usize = 4;
-
-/// A server's words made fit to be shown: one line, short, without the key and without what the request said.
-pub(crate) fn redact(words: &str, request_text: &str, key: Option<&str>) -> Option<String> {
-    let mut line = words.split_whitespace().collect::<Vec<_>>().join(" ");
-    if let Some(key) = key.filter(|key| !key.is_empty()) {
-        line = line.replace(key, "[key]");
-    }
-    for echoed in request_text.lines().filter(|echoed| echoed.len() >= ECHO_LINE_BYTES) {
-        if line.contains(echoed) {
-            line = line.replace(echoed, "[text of the request]");
-        }
-    }
-    let chars: Vec<char> = line.chars().take(4 * MAX_WORDS_BYTES).filter(|c| !c.is_control()).collect();
-    let mut out = String::new();
-    let mut at = 0;
-    while at < chars.len() && out.len() < MAX_WORDS_BYTES {
-        let echoes = |length: usize| {
-            let window: Cow<'_, str> = chars[at..at + length].iter().collect::<String>().into();
-            request_text.contains(&*window)
-        };
-        let mut length = ECHO_CHARS;
-        if at + length <= chars.len() && echoes(length) {
-            while at + length < chars.len() && echoes(length + 1) {
-                length += 1;
-            }
-            out.push_str("[text of the request]");
-            at += length;
-        } else {
-            out.push(chars[at]);
-            at += 1;
-        }
-    }
-    if at < chars.len() {
-        out.push('…');
-    }
-    (!out.is_empty()).then_some(out)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -486,18 +445,5 @@ mod tests {
         );
         let json = serde_json::to_value(&error).unwrap();
         assert_eq!((json["kind"].as_str(), json["status"].as_str()), (Some("timeout"), Some("exhausted")));
-    }
-
-    #[test]
-    fn words_of_the_server_lose_keys_and_echoes() {
-        let request = "The minister of transport resigned on Monday after talks.";
-        let words = "bad input:\n 'The minister of transport resigned on Monday' with key sk-123";
-        assert_eq!(
-            redact(words, request, Some("sk-123")).as_deref(),
-            Some("bad input: '[text of the request]' with key [key]")
-        );
-        assert_eq!(redact("no 'Cup final'", "x\nCup final\ny", None).as_deref(), Some("no '[text of the request]'"));
-        assert_eq!(redact(" \n", request, None), None);
-        assert!(redact(&"é".repeat(5_000), request, None).unwrap().len() <= MAX_WORDS_BYTES + 8);
     }
 }

@@ -56,7 +56,7 @@ pub(crate) struct Args {
 
     /// A calibration, as `evaluate --fit` writes it
     #[arg(long, value_name = "FILE.toml")]
-    calibration: Option<PathBuf>,
+    pub(crate) calibration: Option<PathBuf>,
 
     /// Walks the taxonomy's tree level by level, also where it fits one prompt [default: only where it does not]
     #[arg(long)]
@@ -122,6 +122,7 @@ impl Args {
 
     /// The categorizer that the flags describe. Opens the ledger, which keeps a second process with the same one away.
     pub(crate) fn categorizer(&self) -> Result<Categorizer, String> {
+        self.engine.refuse_unused()?;
         let taxonomy = Taxonomy::load(&self.taxonomy).map_err(|error| error.to_string())?;
         let builder = match self.engine.engine {
             Engine::Server => self.server.builder(taxonomy)?,

@@ -265,22 +265,21 @@ fn until_stopped(
 }
 
 fn refuse_overwriting(args: &Args) -> Result<(), String> {
-    let mut pairs =
-        vec![("output", &args.output, "input", &args.input), ("output", &args.output, "taxonomy", &args.taxonomy)];
-    let mut others = vec![("input", &args.input), ("taxonomy", &args.taxonomy), ("output", &args.output)];
-    if let Some(ledger) = &args.ledger {
-        pairs.extend(others.iter().map(|(role, path)| ("ledger", ledger, *role, *path)));
-        others.push(("ledger", ledger));
-    }
-    if let Some(stats) = &args.stats {
-        pairs.extend(others.iter().map(|(role, path)| ("stats", stats, *role, *path)));
-    }
-    match pairs.iter().find(|(_, target, _, needed)| is_same_file(target, needed)) {
-        Some((role, target, other, _)) => {
-            Err(format!("--{role} {} is the same file as --{other} and would overwrite it", target.display()))
+    let mut needed = vec![("input", &args.input), ("taxonomy", &args.taxonomy)];
+    needed.extend(args.calibration.as_ref().map(|path| ("calibration", path)));
+    let written = [
+        ("output", Some(&args.output)),
+        ("ledger", args.ledger.as_ref()),
+        ("stats", args.stats.as_ref()),
+        ("head", args.engine.head.as_ref()),
+    ];
+    for (role, target) in written.into_iter().filter_map(|(role, target)| Some((role, target?))) {
+        if let Some((other, _)) = needed.iter().find(|(_, path)| is_same_file(target, path)) {
+            return Err(format!("--{role} {} is the same file as --{other} and would overwrite it", target.display()));
         }
-        None => Ok(()),
+        needed.push((role, target));
     }
+    Ok(())
 }
 
 fn print_summary(stats: &Stats, invalid: u64) {

@@ -259,6 +259,7 @@ impl Args {
 
     /// The embedding model, where a setting needs it.
     pub(crate) fn embedding_model(&self) -> Result<Option<SentenceModel>, String> {
+        self.engine.refuse_unused()?;
         (self.engine.engine != Engine::Server).then(|| self.engine.model()).transpose()
     }
 

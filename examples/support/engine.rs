@@ -57,6 +57,24 @@ pub(crate) enum Engine {
 }
 
 impl EngineArgs {
+    /// Refuses flags that the chosen engine has no use for.
+    pub(crate) fn refuse_unused(&self) -> Result<(), String> {
+        let both = [
+            ("agreement", self.agreement.is_some()),
+            ("settle-share", self.settle_share.is_some()),
+            ("settle-above", self.settle_above.is_some()),
+            ("learn", self.learn.is_some()),
+            ("audit", self.audit.is_some()),
+        ];
+        if let Some((flag, _)) = both.iter().find(|(_, is_set)| *is_set && self.engine != Engine::Both) {
+            return Err(format!("--{flag} is for --engine both: add that, or leave the flag away"));
+        }
+        if self.model_folder.is_some() && self.engine == Engine::Server {
+            return Err("--model-folder is for --engine embedded or both: add one, or leave the flag away".to_owned());
+        }
+        Ok(())
+    }
+
     /// Loads the embedding model.
     pub(crate) fn model(&self) -> Result<SentenceModel, String> {
         let folder = match &self.model_folder {

@@ -122,7 +122,7 @@ impl Reader {
             let (tokens, start) = tokens?;
             confidence::probabilities(tokens, start + label_at?, label, &self.forms)
         };
-        check::check(&reading.objects, pack_len, was_cut, &self.taxonomy)
+        check::check(&reading, pack_len, was_cut, &self.taxonomy)
             .into_iter()
             .map(|checked| {
                 let (category, object) = checked?;
@@ -204,6 +204,6 @@ mod tests {
         }
         assert_eq!(labels(r#""sport","tennis""#, true), Ok(vec![0, 1]));
         assert_eq!(labels(r#""sport","gossip""#, false), Err(Fault::UnknownLabel));
-        assert_eq!(labels("", false), Err(Fault::Unreadable));
+        assert_eq!(labels("", false), Err(Fault::UnknownLabel));
     }
 }

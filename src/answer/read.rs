@@ -20,6 +20,8 @@ pub(crate) struct Object<'a> {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Reading<'a> {
     pub(crate) objects: Vec<Object<'a>>,
+    /// Whether one more object begins after the last and does not end.
+    pub(crate) is_torn: bool,
     /// Whether the text was exactly the JSON that was asked for.
     pub(crate) strict: bool,
 }
@@ -57,18 +59,30 @@ struct ListFields<'a> {
 #[derive(Deserialize)]
 struct Label<'a>(#[serde(borrow)] Cow<'a, str>);
 
+/// An object that is meant for an item, but states it or its label as nobody asked for: `null`, a negative number.
+#[derive(Deserialize)]
+struct OddFields<'a> {
+    #[serde(borrow)]
+    id: &'a RawValue,
+    #[serde(borrow, rename = "category", alias = "categories")]
+    _label: &'a RawValue,
+}
+
+/// What stands for an id that is no number. No item has it.
+const NO_ID: u64 = 0;
+
 /// What an object of an answer is read from.
 trait ObjectFields<'a>: Deserialize<'a> {
     fn object(self, whole: &str) -> Option<Object<'a>>;
 }
 
 /// Reads the objects of an answer to `pack_len` items, in the order of the text. Never fails: what cannot be read is not
-/// there.
+/// there, but an object that names an item and a label in any form is, without the label: it is one of those to be counted.
 pub(crate) fn read(text: &str, pack_len: usize) -> Reading<'_> {
     read_objects::<Fields<'_>>(text, pack_len)
 }
 
-/// The same where each object has a list of labels. An object with an empty list is not there.
+/// The same where each object has a list of labels.
 pub(crate) fn read_lists(text: &str, pack_len: usize) -> Reading<'_> {
     read_objects::<ListFields<'_>>(text, pack_len)
 }
@@ -77,10 +91,10 @@ fn read_objects<'a, F: ObjectFields<'a>>(text: &'a str, pack_len: usize) -> Read
     let bound = MAX_BYTES_PER_ITEM.saturating_mul(pack_len.max(1));
     if text.len() <= bound {
         if let Ok(fields) = serde_json::from_str::<Vec<F>>(text) {
-            let len = fields.len();
-            let objects: Vec<_> = fields.into_iter().filter_map(|fields| fields.object(text)).collect();
-            let strict = objects.len() == len;
-            return Reading { objects, strict };
+            let objects: Option<Vec<_>> = fields.into_iter().map(|fields| fields.object(text)).collect();
+            if let Some(objects) = objects {
+                return Reading { objects, is_torn: false, strict: true };
+            }
         }
         let array = serde_json::from_str::<Vec<&RawValue>>(text)
             .or_else(|_| serde_json::from_str::<Wrapped<'_>>(text).map(|wrapped| wrapped.items));
@@ -89,7 +103,7 @@ fn read_objects<'a, F: ObjectFields<'a>>(text: &'a str, pack_len: usize) -> Read
             let strict = objects.len() == values.len();
             // With no object at all it is another form, such as an array in an array.
             if strict || !objects.is_empty() {
-                return Reading { objects, strict };
+                return Reading { objects, is_torn: false, strict };
             }
         }
     }
@@ -97,7 +111,8 @@ fn read_objects<'a, F: ObjectFields<'a>>(text: &'a str, pack_len: usize) -> Read
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    Reading { objects: salvage::<F>(&text[..end], text, pack_len), strict: false }
+    let (objects, is_torn) = salvage::<F>(&text[..end], text, pack_len);
+    Reading { objects, is_torn, strict: false }
 }
 
 /// Reads the label of an answer that is an array of one bare label, as an object with the id 1: strict JSON, bare or
@@ -127,26 +142,24 @@ pub(crate) fn read_bare(text: &str) -> Reading<'_> {
         label,
         others: Vec::new(),
     });
-    Reading { objects: objects.collect(), strict }
+    Reading { objects: objects.collect(), is_torn: false, strict }
 }
 
-/// The part of a text after the model's thinking.
+/// The part of a text that is not the model's thinking.
 fn after_thinking(text: &str) -> &str {
-    match text.rfind("</think>") {
-        Some(at) => &text[at + "</think>".len()..],
-        // A think block that never ends holds drafts, not an answer.
-        None if text.trim_start().starts_with("<think>") => "",
-        None => text,
-    }
+    let answer = text.rfind("</think>").map_or(text, |at| &text[at + "</think>".len()..]);
+    // A think block that never ends holds drafts, not an answer.
+    answer.find("<think>").map_or(answer, |at| &answer[..at])
 }
 
 /// Takes whole answer objects out of a text that is not JSON: fenced, with prose around it, after a think block, or cut.
 ///
 /// Objects are taken wherever they stand; if a model wrote a draft before its answer, the ids are repeated and the check
-/// refuses them.
-fn salvage<'a, F: ObjectFields<'a>>(text: &'a str, whole: &'a str, pack_len: usize) -> Vec<Object<'a>> {
+/// refuses them. Also tells whether one more begins after the last and does not end.
+fn salvage<'a, F: ObjectFields<'a>>(text: &'a str, whole: &'a str, pack_len: usize) -> (Vec<Object<'a>>, bool) {
     let mut rest = after_thinking(text);
     let mut objects = Vec::new();
+    let mut is_torn = false;
     for _ in 0..MAX_STEPS_PER_ITEM.saturating_mul(pack_len.max(1)) {
         let Some(start) = rest.find('{') else { break };
         rest = &rest[start..];
@@ -160,19 +173,29 @@ fn salvage<'a, F: ObjectFields<'a>>(text: &'a str, whole: &'a str, pack_len: usi
             Some(Ok(value)) => match object::<F>(value.get(), whole) {
                 Some(found) => {
                     objects.push(found);
+                    is_torn = false;
                     rest = &rest[value.get().len()..];
                 }
                 // Some other object: perhaps the wrapper, so look inside it.
                 None => rest = &rest[1..],
             },
-            _ => rest = &rest[1..],
+            _ => {
+                rest = &rest[1..];
+                is_torn |= rest.trim_start().starts_with("\"id\"") && !rest.contains('}');
+            }
         }
     }
-    objects
+    (objects, is_torn)
 }
 
 fn object<'a, F: ObjectFields<'a>>(json: &'a str, whole: &str) -> Option<Object<'a>> {
-    serde_json::from_str::<F>(json).ok()?.object(whole)
+    let asked_for = serde_json::from_str::<F>(json).ok().and_then(|fields| fields.object(whole));
+    asked_for.or_else(|| {
+        // An array would be read as the fields in their order.
+        let odd: OddFields<'a> = json.starts_with('{').then(|| serde_json::from_str(json).ok()).flatten()?;
+        let id = number(odd.id).unwrap_or(NO_ID);
+        Some(Object { id, label: "".into(), label_at: None, others: Vec::new() })
+    })
 }
 
 impl<'a> ObjectFields<'a> for Fields<'a> {
@@ -269,19 +292,41 @@ mod tests {
             "sport",
             "[\"sport\"]",
             "{\"id\":1}",
-            "[{\"id\":-1,\"category\":\"a\"}]",
-            "[{\"id\":1.5,\"category\":\"a\"}]",
-            "[{\"id\":\"\",\"category\":\"a\"}]",
-            "[{\"id\":1,\"category\":null}]",
-            "[{\"id\":1,\"category\":[\"a\"]}]",
             "[{\"id\":1,\"id\":2,\"category\":\"a\"}]",
             "[[\"sport\"], [\"a\", 1]]",
             "[\"{\\\"id\\\":1,\\\"category\\\":\\\"a\\\"}\"]",
-            "[{\"id\":99999999999999999999,\"category\":\"a\"}]",
             "<think>[{\"id\":1,\"category\":\"a\"}]",
+            "Let me see. <think>[{\"id\":1,\"category\":\"a\"}]",
+            "<think></think><think>[{\"id\":1,\"category\":\"a\"}]",
         ] {
             assert_eq!(pairs(text), [], "{text}");
         }
+    }
+
+    #[test]
+    fn an_object_in_an_odd_form_is_there_without_its_label() {
+        for id in ["-1", "1.5", "\"\"", "null", "99999999999999999999"] {
+            for text in
+                [format!("[{{\"id\":{id},\"category\":\"a\"}}]"), format!("So: {{\"id\":{id},\"category\":\"a\"}}")]
+            {
+                assert_eq!(pairs(&text), [(NO_ID, String::new())], "{text}");
+            }
+        }
+        for label in ["null", "7", "[\"a\"]", "{}"] {
+            assert_eq!(pairs(&format!("[{{\"id\":1,\"category\":{label}}}]")), [(1, String::new())], "{label}");
+        }
+        assert_eq!(read_lists(r#"[{"id":3,"categories":[]}]"#, 3).objects[0].id, 3);
+        // The id of an envelope is of no item.
+        assert_eq!(pairs(&format!("{{\"id\":\"x\",\"answer\":{ANSWER}}}")), expected());
+    }
+
+    #[test]
+    fn an_object_that_begins_and_does_not_end_is_noticed() {
+        for (rest, is_torn) in [(r#",{"id":3"#, true), (r#", { "id""#, true), (",\n\n\n", false), (",{", false)] {
+            let text = ANSWER.trim_end_matches(']').to_owned() + rest;
+            assert_eq!((read(&text, 3).is_torn, pairs(&text)), (is_torn, expected()), "{text}");
+        }
+        assert!(!read(&format!("{ANSWER}{{\"id\":3,\"category\":a}}"), 3).is_torn, "it ends");
     }
 
     #[test]
@@ -312,12 +357,12 @@ mod tests {
             let objects = read_lists(&text, 3).objects;
             assert_eq!(
                 objects.iter().map(|object| (object.id, object.others.len())).collect::<Vec<_>>(),
-                [(1, 1), (2, 0)]
+                [(1, 1), (2, 0), (3, 0)]
             );
             let (label, at) = &objects[0].others[0];
             assert_eq!((&**label, &text[at.unwrap()..=at.unwrap()]), ("a", "a"));
         }
-        assert!(read_lists(ANSWER, 2).objects.is_empty(), "another form");
+        assert!(read_lists(ANSWER, 2).objects.iter().all(|object| object.label.is_empty()), "another form");
     }
 
     #[test]

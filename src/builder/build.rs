@@ -232,6 +232,10 @@ impl CategorizerBuilder {
         let wanted = is_wanted.into_iter().filter(|(_, is_wanted)| *is_wanted);
         let mut problems: Vec<_> =
             wanted.map(|(name, _)| format!("{name} needs answers while the run goes: a batch has none")).collect();
+        #[cfg(feature = "ledger")]
+        if self.ledger.is_some() {
+            problems.push("a batch keeps what it knows in its rounds and writes no ledger: set none".to_owned());
+        }
         let dialect = Dialect::new(self.api, self.logprobs);
         match self.build() {
             Ok(categorizer) if problems.is_empty() => Ok(Batch::new(categorizer.shared, dialect)),
@@ -288,6 +292,15 @@ impl CategorizerBuilder {
             need((1..=MAX_CONCURRENCY).contains(&self.max_concurrency), "most concurrency must be 1 to 128 requests");
         }
         need(!self.timeout.is_zero(), "timeout must not be zero");
+        need(
+            self.logprobs || self.escalation.is_none(),
+            "escalation goes by confidences: leave them on, or do not escalate",
+        );
+        #[cfg(feature = "ledger")]
+        need(
+            self.across_versions.is_none() || self.ledger.is_some(),
+            "answers of an earlier version of the taxonomy are in a ledger: set one",
+        );
         need(settings.transport_retries <= MAX_RETRIES, "transport retries must be 0 to 100");
         need(settings.content_retries <= MAX_RETRIES, "content retries must be 0 to 100");
         #[cfg(feature = "near-duplicates")]
@@ -299,18 +312,26 @@ impl CategorizerBuilder {
     }
 
     /// The name of the engine in the process, where there is one.
+    #[cfg(feature = "embedded")]
     fn engine_name(&self) -> Option<&str> {
-        #[cfg(feature = "embedded")]
-        return self.first_opinion.as_ref().map(crate::embedded::FirstOpinion::name);
-        #[cfg(not(feature = "embedded"))]
+        self.first_opinion.as_ref().map(crate::embedded::FirstOpinion::name)
+    }
+
+    #[cfg(not(feature = "embedded"))]
+    #[expect(clippy::unused_self, reason = "with the feature it is used")]
+    fn engine_name(&self) -> Option<&str> {
         None
     }
 
     /// Whether the engine in the process settles everything.
+    #[cfg(feature = "embedded")]
     fn is_alone(&self) -> bool {
-        #[cfg(feature = "embedded")]
-        return self.first_opinion.as_ref().is_some_and(crate::embedded::FirstOpinion::is_alone);
-        #[cfg(not(feature = "embedded"))]
+        self.first_opinion.as_ref().is_some_and(crate::embedded::FirstOpinion::is_alone)
+    }
+
+    #[cfg(not(feature = "embedded"))]
+    #[expect(clippy::unused_self, reason = "with the feature it is used")]
+    fn is_alone(&self) -> bool {
         false
     }
 

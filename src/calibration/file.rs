@@ -12,6 +12,9 @@ use crate::taxonomy::CategoryId;
 /// Counted up when the file changes in a way that an older reader would misread.
 const FORMAT: u32 = 1;
 
+/// Temperatures beyond these make every answer certain, or all labels alike.
+const TEMPERATURES: std::ops::RangeInclusive<f64> = 0.01..=100.0;
+
 /// Why there is no calibration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -98,7 +101,7 @@ impl Calibration {
             return Err(syntax(format!("format {} is not known; this version reads format {FORMAT}", file.format)));
         }
         let need = |is_right: bool, problem: &str| if is_right { Ok(()) } else { Err(syntax(problem.to_owned())) };
-        need(file.temperature.is_finite() && file.temperature > 0.0, "temperature must be above 0")?;
+        need(TEMPERATURES.contains(&file.temperature), "temperature must be 0.01 to 100")?;
         for strength in [file.label_strength, file.position_strength] {
             need((0.0..=1.0).contains(&strength), "strengths must be 0 to 1")?;
         }
@@ -180,7 +183,7 @@ mod tests {
         let good = calibration(&[(3, 2, [0.125, 0.375, 0.5])]).to_toml();
         for (from, to, reason) in [
             ("format = 1", "format = 2", "format 2 is not known"),
-            ("temperature = 1.0000", "temperature = 0.0", "above 0"),
+            ("temperature = 1.0000", "temperature = 0.0", "0.01 to 100"),
             ("position = 2", "position = 4", "1 to its pack size"),
             ("0.375000", "-1.0", "shares must be"),
             ("model = \"m\"", "", "missing field `model`"),

@@ -221,6 +221,9 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             #[cfg(feature = "ledger")]
             let is_done = is_done && self.recall.is_empty();
             if is_done {
+                // A request without items, such as a canary, may still be under way: nobody waits for it, and a stream that
+                // is kept for its statistics must not keep a place at an endpoint.
+                self.cancel();
                 self.recorder.end();
                 return Poll::Ready(None);
             }
@@ -302,6 +305,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     pub(crate) fn cancel(&mut self) {
         self.attempts = JoinSet::new();
         self.metrics_look = JoinSet::new();
+        self.in_flight.drain().for_each(|(_, pack)| self.recorder.returned(pack.len()));
     }
 
     /// Lets the statistics know what the tuner has found.

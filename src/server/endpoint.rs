@@ -1,126 +1,17 @@
-//! One endpoint: how it is configured, and what is known of it.
+//! What is known of one endpoint.
 
-use std::fmt;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::SecretString;
 use serde::Serialize;
 use tokio::time::Instant;
 
 use super::dialect::Dialect;
 use super::metrics::ServerMetrics;
 use super::prefix_cache::{PrefixCache, PrefixCacheSnapshot};
-use super::transport::Transport;
 use super::warm::WarmPrefixes;
 use crate::error::Failure;
 use crate::limit::concurrency::ConcurrencyLimit;
-
-/// How to reach one server.
-///
-/// What is not set here is taken from the [`CategorizerBuilder`](crate::CategorizerBuilder).
-///
-/// Defaults: the builder's model and rates, no key, weight 1.
-///
-/// ```
-/// use slugline::EndpointConfig;
-///
-/// let endpoint = EndpointConfig::new("http://gpu-2:8000/v1").model("Qwen/Qwen2.5-7B-Instruct-AWQ").weight(2);
-/// ```
-#[derive(Clone)]
-pub struct EndpointConfig {
-    pub(crate) base_url: String,
-    pub(crate) model: Option<String>,
-    pub(crate) key: Option<SecretString>,
-    pub(crate) weight: u32,
-    pub(crate) requests_per_minute: Option<NonZeroU32>,
-    pub(crate) tokens_per_minute: Option<NonZeroU32>,
-    pub(crate) transport: Option<Arc<dyn Transport>>,
-}
-
-impl EndpointConfig {
-    /// An endpoint at a base address such as `http://localhost:8000/v1`, the part before `/chat/completions`.
-    pub fn new(base_url: impl Into<String>) -> Self {
-        Self {
-            base_url: base_url.into(),
-            model: None,
-            key: None,
-            weight: 1,
-            requests_per_minute: None,
-            tokens_per_minute: None,
-            transport: None,
-        }
-    }
-
-    /// The model's name on this server.
-    #[must_use]
-    pub fn model(mut self, model: impl Into<String>) -> Self {
-        self.model = Some(model.into());
-        self
-    }
-
-    /// The key, sent as a bearer token to this endpoint alone. White space around it is dropped. Nothing is ever taken
-    /// from the environment.
-    #[must_use]
-    pub fn api_key(mut self, key: impl Into<String>) -> Self {
-        let key: String = key.into();
-        self.key = Some(SecretString::from(key.trim().to_owned()));
-        self
-    }
-
-    /// How much of the load this endpoint takes beside the others, at least 1. Default: 1.
-    #[must_use]
-    pub fn weight(mut self, weight: u32) -> Self {
-        self.weight = weight.max(1);
-        self
-    }
-
-    /// The most requests per minute to this endpoint. Default: no limit.
-    #[must_use]
-    pub fn requests_per_minute(mut self, rate: NonZeroU32) -> Self {
-        self.requests_per_minute = Some(rate);
-        self
-    }
-
-    /// The most tokens per minute to this endpoint, prompt and allowed output together. Default: no limit.
-    #[must_use]
-    pub fn tokens_per_minute(mut self, rate: NonZeroU32) -> Self {
-        self.tokens_per_minute = Some(rate);
-        self
-    }
-
-    /// Sends through this transport instead of HTTP; the address is then only a name.
-    #[must_use]
-    pub fn transport(mut self, transport: impl Transport + 'static) -> Self {
-        self.transport = Some(Arc::new(transport));
-        self
-    }
-}
-
-impl fmt::Debug for EndpointConfig {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("EndpointConfig")
-            .field("base_url", &self.base_url)
-            .field("model", &self.model)
-            .field("key", &self.key.as_ref().map(|_| "[key]"))
-            .field("weight", &self.weight)
-            .finish_non_exhaustive()
-    }
-}
-
-impl From<&str> for EndpointConfig {
-    fn from(base_url: &str) -> Self {
-        Self::new(base_url)
-    }
-}
-
-impl From<String> for EndpointConfig {
-    fn from(base_url: String) -> Self {
-        Self::new(base_url)
-    }
-}
 
 /// What an attempt says about its endpoint.
 #[derive(Clone, Debug, PartialEq)]
@@ -195,6 +86,8 @@ pub(crate) struct EndpointState {
     failures_in_row: u32,
     rejections_in_row: u32,
     cool_downs_in_row: u32,
+    /// Until when the server itself asked to be left alone.
+    asked_to_wait_until: Option<Instant>,
     pub(crate) requests: u64,
     pub(crate) answers: u64,
 }
@@ -217,6 +110,7 @@ impl EndpointState {
             failures_in_row: 0,
             rejections_in_row: 0,
             cool_downs_in_row: 0,
+            asked_to_wait_until: None,
             requests: 0,
             answers: 0,
         }
@@ -251,9 +145,10 @@ impl EndpointState {
         }
     }
 
-    /// Forgets what a new run should find out for itself.
+    /// Forgets what a new run should find out for itself. How long the server asked to be left alone is not ours to forget.
     pub(crate) fn forgive(&mut self) {
-        if matches!(self.phase, Phase::Refused | Phase::Cooling { .. }) {
+        let is_asked_to_wait = self.asked_to_wait_until.is_some_and(|until| until > Instant::now());
+        if self.phase == Phase::Refused || (matches!(self.phase, Phase::Cooling { .. }) && !is_asked_to_wait) {
             self.phase = Phase::Probing;
             self.failures_in_row = 0;
             self.rejections_in_row = 0;
@@ -287,7 +182,9 @@ impl EndpointState {
                 self.limit.overloaded(admitted_at);
                 self.failed();
                 if let Some(wait) = retry_after {
-                    self.cool(wait.min(LONGEST_RETRY_AFTER));
+                    let wait = wait.min(LONGEST_RETRY_AFTER);
+                    self.asked_to_wait_until = self.asked_to_wait_until.max(Some(Instant::now() + wait));
+                    self.cool(wait);
                 }
             }
             Signal::TimedOut(failure) => {
@@ -485,8 +382,16 @@ mod tests {
         state.learn(ask(20), Instant::now());
         state.learn(ask(3), Instant::now());
         assert_eq!(state.phase, Phase::Cooling { until: Instant::now() + Duration::from_secs(20) });
+        state.forgive();
+        assert_eq!(state.capacity(), 0, "also in the next run");
         state.learn(ask(100_000), Instant::now());
         assert_eq!(state.phase, Phase::Cooling { until: Instant::now() + LONGEST_RETRY_AFTER });
+        tokio::time::advance(LONGEST_RETRY_AFTER).await;
+        state.wake(Instant::now());
+        state.learn(unavailable(), Instant::now());
+        assert_eq!(state.capacity(), 0);
+        state.forgive();
+        assert_eq!(state.capacity(), 1, "what it did not ask for is forgiven");
     }
 
     #[tokio::test(start_paused = true)]

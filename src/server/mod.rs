@@ -1,5 +1,6 @@
 //! The servers: what is sent, what comes back, and which endpoint is asked next.
 
+mod config;
 mod dialect;
 mod endpoint;
 mod looks;
@@ -13,9 +14,10 @@ mod verdict;
 mod warm;
 pub(crate) mod wire;
 
+pub use self::config::EndpointConfig;
 pub(crate) use self::dialect::Refused;
 pub use self::dialect::{Api, Dialect, StructuredOutput};
-pub use self::endpoint::{EndpointConfig, EndpointSnapshot};
+pub use self::endpoint::EndpointSnapshot;
 pub(crate) use self::endpoint::{EndpointState, Signal};
 pub use self::metrics::{Engine, ServerMetrics};
 #[cfg(feature = "testing")]

@@ -153,9 +153,14 @@ impl Pool {
         let mut free: Vec<usize> = (0..self.endpoints.len())
             .filter(|&at| state.endpoints[at].in_flight < state.endpoints[at].capacity())
             .collect();
-        let usable = |at: &usize| matches!(state.endpoints[*at].phase, Phase::Open | Phase::Probing);
+        // Worth waiting for is one that answers. One that is being probed may hang, and all others would wait with it.
+        let is_better = |at: usize| match state.endpoints[at].phase {
+            Phase::Open => true,
+            Phase::Probing => free.contains(&at),
+            Phase::Cooling { .. } | Phase::Refused => false,
+        };
         if let Some(avoid) = avoid
-            && (0..self.endpoints.len()).any(|at| at != avoid && usable(&at))
+            && (0..self.endpoints.len()).any(|at| at != avoid && is_better(at))
         {
             free.retain(|&at| at != avoid);
         }

@@ -276,7 +276,6 @@ impl StatsHandle {
         let place = self.place(at);
         let mut recorder = self.lock();
         let Some(tally) = recorder.tally_of(place) else { return };
-        tally.answered(latency, usage);
         let mut valid = 0;
         for label in labels {
             match label {
@@ -284,7 +283,7 @@ impl StatsHandle {
                 Err(fault) => *tally.invalid_answers.entry(kind_of_fault(*fault)).or_default() += 1,
             }
         }
-        tally.valid_answers += valid;
+        tally.answered(latency, usage, valid);
         #[cfg(feature = "metrics")]
         self.meter(|meters| meters.answered(place, latency, usage, valid, labels.len() as u64 - valid));
     }
@@ -495,7 +494,6 @@ impl Rates {
         let not_attempted = tally.failed.get(&ItemErrorKind::NotAttempted).copied().unwrap_or(0);
         let settled = tally.categorized + tally.below_threshold + tally.failed.values().sum::<u64>() - not_attempted;
         let usage = &tally.usage;
-        let per_item = |tokens: u64| share(tokens, tally.valid_answers).filter(|_| tally.answers_with_usage > 0);
         Self {
             requests_per_second: per_second(tally.requests),
             items_per_second: per_second(settled),
@@ -506,9 +504,9 @@ impl Rates {
             prompt_tokens_per_second: per_second(usage.prompt_tokens),
             cached_tokens_per_second: usage.cached_tokens.map(per_second),
             output_tokens_per_second: per_second(usage.output_tokens),
-            prompt_tokens_per_item: per_item(usage.prompt_tokens),
-            cached_tokens_per_item: usage.cached_tokens.and_then(per_item),
-            output_tokens_per_item: per_item(usage.output_tokens),
+            prompt_tokens_per_item: share(usage.prompt_tokens, tally.valid_with_usage),
+            cached_tokens_per_item: usage.cached_tokens.and_then(|cached| share(cached, tally.valid_with_known_cache)),
+            output_tokens_per_item: share(usage.output_tokens, tally.valid_with_usage),
         }
     }
 }

@@ -39,6 +39,9 @@ pub(crate) struct Tally {
     pub(crate) escalations_refused: u64,
     pub(crate) shortened: u64,
     pub(super) answers_with_usage: u64,
+    /// The items that those gave a valid label, and those whose cached tokens are known: what tokens per item go by.
+    pub(super) valid_with_usage: u64,
+    pub(super) valid_with_known_cache: u64,
     pub(crate) usage: Usage,
     pub(super) prompt_tokens_with_known_cache: u64,
     pub(super) latency: Times,
@@ -61,13 +64,17 @@ impl Tally {
         }
     }
 
-    pub(super) fn answered(&mut self, latency: Duration, usage: Option<Usage>) {
+    /// An answer came that gave so many items a valid label.
+    pub(super) fn answered(&mut self, latency: Duration, usage: Option<Usage>, valid: u64) {
         self.answered += 1;
         self.latency.record(latency);
+        self.valid_answers += valid;
         let Some(usage) = usage else { return };
         self.answers_with_usage += 1;
+        self.valid_with_usage += valid;
         self.add_usage(usage);
         if usage.cached_tokens.is_some() {
+            self.valid_with_known_cache += valid;
             self.prompt_tokens_with_known_cache =
                 self.prompt_tokens_with_known_cache.saturating_add(usage.prompt_tokens);
         }
@@ -106,6 +113,8 @@ impl Tally {
             (&mut self.escalations_refused, other.escalations_refused),
             (&mut self.shortened, other.shortened),
             (&mut self.answers_with_usage, other.answers_with_usage),
+            (&mut self.valid_with_usage, other.valid_with_usage),
+            (&mut self.valid_with_known_cache, other.valid_with_known_cache),
         ];
         sums.into_iter().for_each(|(own, more)| *own += more);
         add_each(&mut self.failed, &other.failed);
@@ -250,7 +259,7 @@ mod tests {
         let mut series = Series::new(start);
         for stretch in 0..40 {
             series.tick(start + STRETCH * stretch);
-            series.current().answered(Duration::from_millis(10), None);
+            series.current().answered(Duration::from_millis(10), None, 0);
         }
         let (minute, _) = series.last_minute(start + STRETCH * 39);
         assert_eq!((minute.answered, minute.latency.latency().count), (12, 12));

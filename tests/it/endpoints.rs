@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use slugline::server::{TransportError, TransportErrorKind};
-use slugline::testing::{Reply, ScriptedTransport};
+use slugline::testing::{Asked, Reply, ScriptedTransport};
 use slugline::{Balance, Categorizer, EndpointConfig, ErrorKind};
 use tokio::time::Instant;
 
@@ -127,4 +127,19 @@ async fn each_endpoint_has_its_own_model() {
     }
     let request = serde_json::to_value(&servers[1].asked()[0].request).unwrap();
     assert_eq!(request["model"], "large");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_hangs_does_not_hold_up_the_others() {
+    let fickle = ScriptedTransport::new(|asked: &Asked| {
+        if asked.number % 10 == 9 { Reply::status(500, "") } else { right(asked).after(Duration::from_millis(100)) }
+    });
+    let hanging = ScriptedTransport::new(|_: &Asked| Reply::hang());
+    let start = Instant::now();
+    let report = builder(&[&fickle, &hanging]).build().unwrap().categorize(items(600)).await;
+    check_all_there(&report, 600);
+    assert_eq!(report.categorized(), 600);
+    // The packs that the hanging one was given are asked elsewhere once they have timed out; nobody else waits for that.
+    let by_the_others = fickle.asked().len();
+    assert!(start.elapsed() < Duration::from_secs(60), "{by_the_others} requests in {:?}", start.elapsed());
 }

@@ -6,7 +6,7 @@ use futures_util::{StreamExt, stream};
 use slugline::testing::{Reply, ScriptedTransport};
 use tokio::time::{Instant, sleep};
 
-use crate::support::{builder, check_all_there, items, right};
+use crate::support::{builder, check_all_there, items, right, right_label};
 
 /// A server that takes a second for the right answer.
 fn slow() -> ScriptedTransport {
@@ -108,4 +108,25 @@ async fn the_last_minute_stands_beside_the_totals() {
     let dropped = handle.snapshot();
     sleep(Duration::from_secs(60)).await;
     assert_eq!((dropped.in_flight, handle.snapshot().elapsed_s), (0, dropped.elapsed_s));
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_for_an_item_go_by_the_answers_that_tell_their_tokens() {
+    let server = ScriptedTransport::new(|asked| {
+        if asked.number % 2 == 0 {
+            return right(asked);
+        }
+        let objects: Vec<_> = (1..)
+            .zip(&asked.items)
+            .map(|(id, item)| serde_json::json!({"id": id, "category": right_label(item)}))
+            .collect();
+        let text = serde_json::Value::from(objects).to_string();
+        Reply::status(200, &serde_json::json!({"choices": [{"message": {"content": text}}]}).to_string())
+    });
+    let report = builder(&[&server]).build().unwrap().categorize(items(12)).await;
+    check_all_there(&report, 12);
+    let stats = &report.stats;
+    assert_eq!((stats.requests, stats.answers_with_usage, stats.prompt_tokens), (4, 2, 200));
+    assert_eq!(stats.rates.prompt_tokens_per_item, Some(200.0 / 6.0));
+    assert_eq!((stats.rates.output_tokens_per_item, stats.rates.cached_tokens_per_item), (Some(40.0 / 6.0), None));
 }
