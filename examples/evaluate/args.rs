@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use slugline::calibration::Calibration;
 use slugline::{AnswerForm, Categorizer, CategorizerBuilder, EndpointConfig, Escalation, Taxonomy};
 
@@ -11,6 +11,7 @@ use slugline::embedded::SentenceModel;
 
 use super::engine::{Engine, EngineArgs};
 use super::files::is_same_file;
+use super::form::Form;
 use super::server::{ServerArgs, read_args, with};
 
 /// Measures how many labels are right, and how many items per second that costs, on labelled items of your own.
@@ -132,24 +133,6 @@ pub(crate) struct Args {
     /// The most requests that this may cost, relative to the others [default: 0.2]
     #[arg(long, value_name = "SHARE", requires = "escalate_below")]
     escalate_at_most: Option<f64>,
-}
-
-/// A form of the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Form {
-    /// An object for each item, with its number and its category
-    Objects,
-    /// The category alone, for single items
-    Bare,
-}
-
-impl From<Form> for AnswerForm {
-    fn from(form: Form) -> Self {
-        match form {
-            Form::Objects => Self::Objects,
-            Form::Bare => Self::Bare,
-        }
-    }
 }
 
 /// A setting to be measured.
