@@ -55,7 +55,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N")]
     pack_size: Option<PackSize>,
 
-    /// The form of the answer; bare is for single items alone, so it needs --pack-size 1 [default: objects]
+    /// The form of the answer; category and bare are for single items alone, so they need --pack-size 1 [default: objects]
     #[arg(long, value_name = "FORM", conflicts_with = "labels")]
     answers: Option<Form>,
 

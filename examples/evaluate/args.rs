@@ -47,7 +47,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N,N,...", value_delimiter = ',', default_value = "1,3,5")]
     pack_sizes: Vec<usize>,
 
-    /// The forms of the answer: a setting for each; bare is for single items alone
+    /// The forms of the answer: a setting for each; category and bare are for single items alone
     #[arg(long, value_name = "FORM,...", value_delimiter = ',', default_value = "objects")]
     answers: Vec<Form>,
 
@@ -204,9 +204,9 @@ impl Args {
         for form in several.into_iter().chain(forms) {
             for &pack_size in &self.pack_sizes {
                 let planned = Planned { form, pack_size, is_escalated: false, engine: Engine::Server };
-                if form == AnswerForm::Bare && pack_size != 1 {
+                if matches!(form, AnswerForm::Category | AnswerForm::Bare) && pack_size != 1 {
                     let name = planned.name();
-                    skipped(format!("{name} is skipped: a bare label names no item, so it is for single items alone"));
+                    skipped(format!("{name} is skipped: its answer names no item, so it is for single items alone"));
                 } else if !settings.contains(&planned) {
                     settings.push(planned);
                     settings.extend(self.escalate_below.map(|_| Planned { is_escalated: true, ..planned }));

@@ -8,7 +8,9 @@ use slugline::AnswerForm;
 pub(crate) enum Form {
     /// An object for each item, with its number and its category
     Objects,
-    /// The category alone, for single items
+    /// An object with the category alone, for single items
+    Category,
+    /// The category without an object, for single items
     Bare,
 }
 
@@ -16,6 +18,7 @@ impl From<Form> for AnswerForm {
     fn from(form: Form) -> Self {
         match form {
             Form::Objects => Self::Objects,
+            Form::Category => Self::Category,
             Form::Bare => Self::Bare,
         }
     }
