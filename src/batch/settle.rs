@@ -132,14 +132,17 @@ impl Batch {
         self.shared.assignment(label, corrected.as_ref(), origin).ok_or(Fault::UnknownLabel)
     }
 
-    /// Asked again with others, then alone, then given up.
+    /// Asked again with others, then alone, twice at most, then given up.
     fn after_fault(&self, mut item: Pending, fault: Fault, pack_size: usize) -> Next {
         item.content_failures += 1;
-        let has_been_asked_enough = item.content_failures > self.shared.settings.content_retries;
-        if has_been_asked_enough && pack_size == 1 {
-            return Next::GiveUp(item, kind_of_fault(fault));
+        let retries = self.shared.settings.content_retries;
+        if item.content_failures > retries {
+            if pack_size == 1 {
+                return Next::GiveUp(item, kind_of_fault(fault));
+            }
+            item.alone = true;
+            item.content_failures = retries.saturating_sub(1);
         }
-        item.alone |= has_been_asked_enough;
         Next::Again(item)
     }
 

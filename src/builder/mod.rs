@@ -361,8 +361,8 @@ impl CategorizerBuilder {
         self
     }
 
-    /// How often an item is asked again with others when its answer is not valid, before it is asked alone for the last
-    /// time, 0 to 100. Default: 2.
+    /// How often an item is asked again with others when its answer is not valid, 0 to 100. After that it is asked alone:
+    /// twice at most, once with 0. Default: 2.
     #[must_use]
     pub fn content_retries(mut self, retries: u32) -> Self {
         self.settings.content_retries = retries;

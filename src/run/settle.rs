@@ -159,17 +159,21 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     }
 
     /// An answer to `pack_size` items had no valid label for this one: asks it again with others, then alone, then gives it
-    /// up.
+    /// up. Others may have spoiled the answers that it shared with them, so alone it has two chances where it may be asked
+    /// again at all.
     fn ask_again(&mut self, mut item: Item, pack_size: usize, kind: ItemErrorKind) {
         if self.error.is_some() {
             return self.fail(item, ItemErrorKind::NotAttempted);
         }
         item.content_failures += 1;
-        let has_been_asked_enough = item.content_failures > self.shared.settings.content_retries;
-        if has_been_asked_enough && pack_size == 1 {
-            return self.fail(item, kind);
+        let retries = self.shared.settings.content_retries;
+        if item.content_failures > retries {
+            if pack_size == 1 {
+                return self.fail(item, kind);
+            }
+            item.alone = true;
+            item.content_failures = retries.saturating_sub(1);
         }
-        item.alone |= has_been_asked_enough;
         self.recorder.reasked();
         self.push_again(item);
     }

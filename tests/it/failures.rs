@@ -295,14 +295,14 @@ async fn a_bad_answer_costs_its_item_another_question_and_wrong_numbers_all_of_i
         let reasked = if kind == "unknown-label" { 1 } else { 3 };
         assert_eq!(report.stats.reasked, reasked, "{kind}");
         assert!(server.asked().len() <= 11);
-        // Bad always: two more times with others or alone, then failed with the reason.
+        // Bad always: two more times with others, twice alone, then failed with the reason.
         let (report, _) = run(30, move |asked| answer(asked, &|item| item.ends_with(" 7"))).await;
         let failures: Vec<_> = failed(&report).into_iter().collect();
         // Alone in its pack, an item that is left out leaves nothing to read.
         let last = if kind == "missing" && spoil("1").is_empty() { "unreadable" } else { kind };
         assert!(failures == [("item-7", last)] || failures == [("item-7", "unreadable")], "{kind}: {failures:?}");
         let attempts = report.failures().next().unwrap().1.attempts;
-        assert!((3..=4).contains(&attempts), "{attempts} attempts");
+        assert!((3..=5).contains(&attempts), "{attempts} attempts");
     }
 }
 
