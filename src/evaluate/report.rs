@@ -335,16 +335,7 @@ impl Evaluation {
     /// # Errors
     /// [`ReadError`] if it is something else, or of another version.
     pub fn from_json(json: &str) -> Result<Self, ReadError> {
-        #[derive(Deserialize)]
-        struct Versioned {
-            format: u32,
-        }
-        // The version first: another one may have other fields.
-        let Versioned { format } = serde_json::from_str(json)?;
-        if format != FORMAT {
-            return Err(ReadError::Format { found: format });
-        }
-        Ok(serde_json::from_str(json)?)
+        crate::page::file::read(json, FORMAT, |found| ReadError::Format { found })
     }
 
     /// The evaluation as a page: one HTML file without scripts or anything from elsewhere.
