@@ -209,7 +209,7 @@ fn with_bad_utf8(body: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::answer::{Form, Style, plain_text};
+    use super::super::answer::{Element, Form, Style, plain_text};
     use super::*;
 
     fn labels() -> Vec<String> {
@@ -226,8 +226,7 @@ mod tests {
         let mut draft = Draft {
             objects,
             form: Form::Array,
-            is_bare: false,
-            has_lists: false,
+            element: Element::Numbered,
             before: String::new(),
             after: String::new(),
         };
