@@ -33,7 +33,7 @@ use crate::taxonomy::CategoryId;
 /// deeper. Items at the same category share packs and its prefix. A queue that does not fill a pack waits while the servers
 /// have other packs to answer, and leaves at once when they have not.
 ///
-/// Defaults: the best child at each level, whatever its confidence.
+/// Defaults: the best child at each level, whatever its confidence; packs prefer the endpoints that have their prefix.
 ///
 /// ```
 /// let descent = slugline::Descent::default().beam(3).stop_below(0.4);
@@ -42,11 +42,12 @@ use crate::taxonomy::CategoryId;
 pub struct Descent {
     pub(crate) beam: usize,
     pub(crate) stop_below: f32,
+    pub(crate) has_affinity: bool,
 }
 
 impl Default for Descent {
     fn default() -> Self {
-        Self { beam: 1, stop_below: 0.0 }
+        Self { beam: 1, stop_below: 0.0, has_affinity: true }
     }
 }
 
@@ -68,6 +69,13 @@ impl Descent {
     #[must_use]
     pub fn stop_below(self, confidence: f32) -> Self {
         Self { stop_below: confidence, ..self }
+    }
+
+    /// Whether packs of one prefix prefer the endpoints that were sent it lately and should have it cached, unless these have
+    /// clearly more to do than others. It costs nothing where there is one endpoint. Default: true.
+    #[must_use]
+    pub fn affinity(self, wanted: bool) -> Self {
+        Self { has_affinity: wanted, ..self }
     }
 
     pub(crate) fn problems(&self) -> Vec<String> {
