@@ -1,7 +1,7 @@
 //! A walk through a tree under faults: many items, simulated endpoints, and a check that none is lost, doubled or swapped.
 //!
 //! `cargo run --release --example descent -- [--items N] [--faults SHARE] [--pack-size N] [--beam N] [--labels N]
-//! [--no-affinity] [--seed N]`
+//! [--no-affinity] [--cache-tokens N] [--seed N]`
 //!
 //! The tree is made up: five levels, 1,364 categories, each with a word of its own. An item is made of the words along the
 //! path to a category, so the simulation follows that path, and an outcome that went to another item shows. With `--labels`
@@ -37,6 +37,9 @@ struct Arguments {
     /// Packs of one prefix prefer no endpoint, to see what it is worth that they do.
     #[arg(long)]
     no_affinity: bool,
+    /// The prompt tokens that each endpoint's prefix cache has room for [default: 65,536; the tree's prefixes have about 110,000].
+    #[arg(long)]
+    cache_tokens: Option<usize>,
     /// Makes faults and backoff repeatable, as far as the order of requests is.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -60,7 +63,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let faults = faults(arguments.faults);
     let latency = Latency::new(50_000.0, Duration::from_micros(100), Duration::ZERO);
-    let server = |seed| SimulatedServer::builder().latency(latency).faults(faults.clone()).seed(seed);
+    let server = |seed| {
+        let server = SimulatedServer::builder().latency(latency).faults(faults.clone()).seed(seed);
+        // In blocks of 16 tokens, as vLLM's on a GPU.
+        arguments.cache_tokens.into_iter().fold(server, |server, tokens| server.prefix_cache(16, tokens))
+    };
     let servers = [server(arguments.seed).start().await?, server(arguments.seed + 1).start().await?];
     println!(
         "{} items, {} categories on {LEVELS} levels, packs of {}, beam {}, {}, {}, two SIMULATED endpoints, {:.0} % faults",

@@ -23,6 +23,8 @@ mod aligned;
 mod engine;
 #[path = "../support/files.rs"]
 mod files;
+#[path = "../support/form.rs"]
+mod form;
 #[path = "../support/items.rs"]
 mod items;
 #[path = "../support/lines.rs"]

@@ -165,7 +165,8 @@ impl CategorizerBuilder {
         self
     }
 
-    /// The form in which the model answers. [`AnswerForm::Bare`] needs a pack size of 1. Default: [`AnswerForm::Objects`].
+    /// The form in which the model answers. [`AnswerForm::Category`] and [`AnswerForm::Bare`] need a
+    /// pack size of 1. Default: [`AnswerForm::Objects`].
     #[must_use]
     pub fn answer_form(mut self, form: AnswerForm) -> Self {
         self.settings.answer_form = form;

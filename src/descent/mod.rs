@@ -173,15 +173,15 @@ pub struct LevelStats {
     pub level: usize,
     /// The categories whose children were asked about.
     pub nodes: usize,
-    /// Items that were asked about here, once for each path of a beam.
+    /// Items that were asked about here, once for each path of a beam and for each of several categories.
     pub items: u64,
-    /// Paths that ended here with a category that has no children.
+    /// Items whose path ended here with a category that has no children; of several categories, the path of the first.
     pub leaf: u64,
-    /// Paths that ended here since the model chose to go no deeper.
+    /// Items whose path ended here since the model chose to go no deeper.
     pub stays: u64,
-    /// Paths that ended here since no child was probable enough.
+    /// Items whose path ended here since no child was probable enough.
     pub below_threshold: u64,
-    /// Paths that ended here since the item could not be asked.
+    /// Items whose path ended here since they could not be asked.
     pub failed: u64,
     /// Attempts that were sent.
     pub requests: u64,

@@ -214,7 +214,7 @@ fn with_bad_utf8(body: &[u8]) -> Vec<u8> {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::super::answer::{Form, Style, plain_text};
+    use super::super::answer::{Element, Form, Style, plain_text};
     use super::*;
     use crate::answer::{AnswerForm, Reader};
     use crate::{Category, Taxonomy};
@@ -233,8 +233,7 @@ mod tests {
         let mut draft = Draft {
             objects,
             form: Form::Array,
-            is_bare: false,
-            has_lists: false,
+            element: Element::Numbered,
             before: String::new(),
             after: String::new(),
         };
@@ -279,7 +278,7 @@ mod tests {
         let shares = |own: usize| (0..labels.len()).map(|label| if label == own { 0.9 } else { 0.1 }).collect();
         let objects = (0..items).map(|own| DraftObject::new(own as u64 + 1, labels, shares(own), 1)).collect();
         let (before, after) = (String::new(), String::new());
-        let mut draft = Draft { objects, form: Form::Array, is_bare: false, has_lists: false, before, after };
+        let mut draft = Draft { objects, form: Form::Array, element: Element::Numbered, before, after };
         let style = Style { labels, blanks: false };
         let max_tokens = draft.write(style).len();
         let mut decided = decided(faults, seed);
