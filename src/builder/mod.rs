@@ -174,7 +174,8 @@ impl CategorizerBuilder {
     }
 
     /// Whether a category may be given together with one below it, where several are asked for
-    /// ([`AnswerForm::Several`]). Default: false, the one below says it all.
+    /// ([`AnswerForm::Several`]). A walk level by level ([`Descent`]) gives the one below alone. Default: false, the one below
+    /// says it all.
     #[must_use]
     pub fn labels_with_parents(mut self, wanted: bool) -> Self {
         self.settings.labels_with_parents = wanted;
