@@ -51,8 +51,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FORM,...", value_delimiter = ',', default_value = "objects")]
     answers: Vec<Form>,
 
-    /// The most categories of an item, 2 to 8: the field of the label is then a list of labels, that of the main subject first,
-    /// and figures of the whole lists are printed below those of the first
+    /// The most categories of an item, 2 to 8: the field of the label is then a list of labels, that of the main subject first.
+    /// Micro- and macro-F1, Jaccard and exact match of the whole lists are then in the reports, and printed below the figures
+    /// of the first
     #[arg(long, value_name = "N", conflicts_with_all = ["answers", "correction"])]
     pub(crate) labels: Option<u8>,
 
@@ -63,6 +64,10 @@ pub(crate) struct Args {
     /// Shows all figures also for the items of each language, by their field `lang` or `language`
     #[arg(long)]
     pub(crate) by_language: bool,
+
+    /// The field of a line that holds its language, for the same
+    #[arg(long, value_name = "NAME", conflicts_with = "by_language")]
+    pub(crate) language_field: Option<String>,
 
     /// The most tokens of an item that are shown to the model [default: 150]
     #[arg(long, value_name = "N")]
