@@ -147,7 +147,8 @@ async fn a_thread_that_breaks_down_leaves_nobody_waiting() {
     let Some(Error::Ledger(error)) = &report.error else { panic!("{:?}", report.error) };
     assert_eq!(error.kind(), &LedgerErrorKind::Broken);
     drop(ledger);
-    assert_eq!(check(&report, 100, &disk).await, 10);
+    // Those that were read before the thread met the first write: how many is up to the two threads.
+    assert!(check(&report, 100, &disk).await <= 10);
 }
 
 #[test]
