@@ -51,15 +51,15 @@ struct Content {
 
 #[derive(Deserialize)]
 struct Logprobs {
-    content: Vec<Token>,
+    content: Vec<Generated>,
 }
 
 #[derive(Deserialize)]
-struct Token {
+struct Generated {
     token: String,
     logprob: f64,
     #[serde(default)]
-    top_logprobs: Vec<Token>,
+    top_logprobs: Vec<Generated>,
 }
 
 #[derive(Deserialize)]
@@ -110,6 +110,6 @@ fn user_message(pack: &[NewsItem]) -> String {
 
 /// A use of what was asked for: the probability of the least sure token, of those that are among their own alternatives.
 fn least_probability(logprobs: &Logprobs) -> f64 {
-    let is_among = |token: &&Token| token.top_logprobs.iter().any(|other| other.token == token.token);
+    let is_among = |token: &&Generated| token.top_logprobs.iter().any(|other| other.token == token.token);
     logprobs.content.iter().filter(is_among).map(|token| token.logprob.exp()).fold(1.0, f64::min)
 }

@@ -122,7 +122,7 @@ fn in_blocks<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error
 
 fn quoted(text: &str) -> String {
     const BLOCK: usize = 32;
-    let is_plain = |byte: u8| (byte >= b' ') & (byte != b'"') & (byte != b'\\');
+    let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
     let mut out = String::with_capacity(text.len() + text.len() / 16 + 16);
     out.push('"');
     let mut rest = text;
