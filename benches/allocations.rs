@@ -4,6 +4,7 @@
 //!
 //! The counts are those of a run of 2,000 requests less those of one of 1,000, so what is made once for a run does not
 //! count. `in memory` is slugline over a transport that answers without sockets: what it adds around the HTTP client.
+//! Log-probabilities are asked for in the row that says so alone.
 
 #[path = "support/clients.rs"]
 mod clients;
@@ -18,7 +19,7 @@ use slugline::EndpointConfig;
 use slugline::testing::entry;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, Stats, StatsAlloc};
 
-use self::clients::{Result, Run};
+use self::clients::{Pack, Result, Run};
 use self::fixtures::AtOnce;
 use self::server::Server;
 
@@ -37,16 +38,20 @@ fn main() -> Result<()> {
         "{:<14} {:>5} {:>15} {:>12} {:>14} {:>12}",
         "what", "pack", "allocs/request", "allocs/item", "bytes/request", "bytes/item"
     );
+    let at_once = AtOnce::new()?;
     for pack_size in [1, 3] {
         let items = REQUESTS * pack_size;
-        let bodies = runtime.block_on(clients::bodies(2 * items, pack_size))?;
+        let pack = Pack { size: pack_size, confidence: false };
+        let bodies = runtime.block_on(clients::bodies(2 * items, pack))?;
         let url = server.base_url.as_str();
-        let in_memory = || EndpointConfig::new("memory").transport(AtOnce::new());
-        let runs: [(&str, &dyn Fn(usize) -> Result<Run>); 4] = [
+        let in_memory = || EndpointConfig::new("memory").transport(at_once.clone());
+        let with_logprobs = Pack { confidence: true, ..pack };
+        let runs: [(&str, &dyn Fn(usize) -> Result<Run>); 5] = [
             ("bare", &|requests| clients::bare(url, &bodies[..requests])),
             ("async-openai", &|requests| clients::async_openai(url, &bodies[..requests])),
-            ("slugline", &|requests| clients::slugline(url.into(), requests * pack_size, pack_size)),
-            ("in memory", &|requests| clients::slugline(in_memory(), requests * pack_size, pack_size)),
+            ("slugline", &|requests| clients::slugline(url.into(), requests * pack_size, pack)),
+            ("in memory", &|requests| clients::slugline(in_memory(), requests * pack_size, pack)),
+            ("  and logprobs", &|requests| clients::slugline(in_memory(), requests * pack_size, with_logprobs)),
         ];
         for (name, run) in runs {
             let count = |requests| {

@@ -14,7 +14,7 @@ use slugline::server::{BoxFuture, Request, Response, Transport, TransportError};
 use slugline::testing::entry;
 use slugline::{Categorizer, EndpointConfig, NewsItem, Taxonomy};
 
-use self::fixtures::{AtOnce, answer_text, items, response_body, taxonomy};
+use self::fixtures::{AtOnce, answer_text, items, response_body, response_with_logprobs, taxonomy};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -71,8 +71,8 @@ fn requests(criterion: &mut Criterion, taxonomy: &Taxonomy) -> Result<()> {
         }
     }
     for pack_size in [1, 3] {
-        let catch = Catch(AtOnce::new(), Arc::default());
-        block_on(categorizer(taxonomy, catch.clone(), pack_size)?.categorize(items(pack_size)))?;
+        let catch = Catch(AtOnce::new()?, Arc::default());
+        block_on(categorizer(taxonomy, catch.clone(), pack_size, true)?.categorize(items(pack_size)))?;
         let request = catch.1.lock().map_err(|_| "a transport panicked")?.take().ok_or("no request was sent")?;
         criterion.bench_function(&format!("request/{pack_size}"), |bencher| {
             bencher.iter(|| serde_json::to_vec(black_box(&request)));
@@ -97,43 +97,12 @@ fn answers(criterion: &mut Criterion, taxonomy: &Taxonomy) {
 
 /// A whole response for three items, without and with 20 log-probabilities for each token.
 fn responses(criterion: &mut Criterion, taxonomy: &Taxonomy) {
-    let with_logprobs = with_logprobs(&answer_text(3), taxonomy);
-    for (name, body) in [("response/plain", &*response_body(3)), ("response/logprobs", with_logprobs.as_bytes())] {
+    let with_logprobs = response_with_logprobs(3, taxonomy);
+    for (name, body) in [("response/plain", response_body(3)), ("response/logprobs", with_logprobs)] {
         criterion.bench_function(name, |bencher| {
-            bencher.iter(|| entry::read_response(200, black_box(body), 3, taxonomy));
+            bencher.iter(|| entry::read_response(200, black_box(&body), 3, taxonomy));
         });
     }
-}
-
-/// As vLLM writes it, with the answer in tokens of four letters.
-fn with_logprobs(text: &str, taxonomy: &Taxonomy) -> String {
-    let labels: Vec<_> = taxonomy.categories().map(|category| category.id.as_str()).collect();
-    let tokens: Vec<_> = text
-        .as_bytes()
-        .chunks(4)
-        .map(|token| {
-            let token = String::from_utf8_lossy(token);
-            let alternatives: Vec<_> = (0..20)
-                .map(|rank| {
-                    let text = if rank == 0 { &*token } else { labels[rank % labels.len()] };
-                    serde_json::json!({"token": text, "logprob": -0.25 - rank as f64, "bytes": text.as_bytes()})
-                })
-                .collect();
-            serde_json::json!({"token": token, "logprob": -0.25, "bytes": token.as_bytes(), "top_logprobs": alternatives})
-        })
-        .collect();
-    let body = serde_json::json!({
-        "id": "chatcmpl-1",
-        "object": "chat.completion",
-        "choices": [{
-            "index": 0,
-            "message": {"role": "assistant", "content": text, "refusal": null},
-            "logprobs": {"content": tokens},
-            "finish_reason": "stop",
-        }],
-        "usage": {"prompt_tokens": 1_100, "completion_tokens": 40, "prompt_tokens_details": {"cached_tokens": 1_024}},
-    });
-    body.to_string()
 }
 
 /// Three hundred items through the whole loop, without sockets.
@@ -142,9 +111,9 @@ fn runs(criterion: &mut Criterion, taxonomy: &Taxonomy) -> Result<()> {
     let mut group = criterion.benchmark_group("run");
     group.throughput(Throughput::Elements(300));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    for pack_size in [1, 3] {
-        let categorizer = categorizer(taxonomy, AtOnce::new(), pack_size)?;
-        group.bench_function(pack_size.to_string(), |bencher| {
+    for (name, pack_size, confidence) in [("1", 1, false), ("3", 3, false), ("3 with logprobs", 3, true)] {
+        let categorizer = categorizer(taxonomy, AtOnce::new()?, pack_size, confidence)?;
+        group.bench_function(name, |bencher| {
             bencher.iter_batched(
                 || items.clone(),
                 |items| runtime.block_on(categorizer.categorize(items)).categorized(),
@@ -156,10 +125,15 @@ fn runs(criterion: &mut Criterion, taxonomy: &Taxonomy) -> Result<()> {
     Ok(())
 }
 
-fn categorizer(taxonomy: &Taxonomy, transport: impl Transport + 'static, pack_size: usize) -> Result<Categorizer> {
+fn categorizer(
+    taxonomy: &Taxonomy,
+    transport: impl Transport + 'static,
+    pack_size: usize,
+    confidence: bool,
+) -> Result<Categorizer> {
     let endpoint = EndpointConfig::new("memory").transport(transport);
     let builder = Categorizer::builder(taxonomy.clone()).endpoint(endpoint).model("stub").pack_size(pack_size);
-    Ok(builder.concurrency(25).max_concurrency(25).build()?)
+    Ok(builder.confidence(confidence).concurrency(25).max_concurrency(25).build()?)
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> Result<T> {

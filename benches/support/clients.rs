@@ -17,6 +17,14 @@ pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + S
 /// A loop that is ready to go: making its client, the items or the bodies is not part of it.
 pub(crate) type Run = BoxFuture<'static, Result<()>>;
 
+/// What slugline is asked to do.
+#[derive(Clone, Copy)]
+pub(crate) struct Pack {
+    pub(crate) size: usize,
+    /// Whether log-probabilities are asked for, which is slugline's default.
+    pub(crate) confidence: bool,
+}
+
 /// Only sends bytes and receives bytes.
 pub(crate) fn bare(base_url: &str, bodies: &[Bytes]) -> Result<Run> {
     let client = reqwest::Client::builder().tcp_nodelay(true).build()?;
@@ -53,8 +61,8 @@ pub(crate) fn async_openai(base_url: &str, bodies: &[Bytes]) -> Result<Run> {
 }
 
 /// Also cleans, packs, admits, writes JSON, reads the answers and checks them.
-pub(crate) fn slugline(endpoint: EndpointConfig, item_count: usize, pack_size: usize) -> Result<Run> {
-    let categorizer = categorizer(endpoint, pack_size)?;
+pub(crate) fn slugline(endpoint: EndpointConfig, item_count: usize, pack: Pack) -> Result<Run> {
+    let categorizer = categorizer(endpoint, pack)?;
     let items: Vec<NewsItem> = items(item_count).collect();
     Ok(Box::pin(async move {
         let report = categorizer.categorize(items).await;
@@ -66,7 +74,7 @@ pub(crate) fn slugline(endpoint: EndpointConfig, item_count: usize, pack_size: u
 }
 
 /// The bodies that slugline sends for these items, caught before the network.
-pub(crate) async fn bodies(item_count: usize, pack_size: usize) -> Result<Vec<Bytes>> {
+pub(crate) async fn bodies(item_count: usize, pack: Pack) -> Result<Vec<Bytes>> {
     #[derive(Clone, Debug)]
     struct Catch {
         server: AtOnce,
@@ -82,20 +90,20 @@ pub(crate) async fn bodies(item_count: usize, pack_size: usize) -> Result<Vec<By
             self.server.send(request)
         }
     }
-    let catch = Catch { server: AtOnce::new(), bodies: Arc::default() };
+    let catch = Catch { server: AtOnce::new()?, bodies: Arc::default() };
     let endpoint = EndpointConfig::new("catch").transport(catch.clone());
-    categorizer(endpoint, pack_size)?.categorize(items(item_count)).await;
+    categorizer(endpoint, pack)?.categorize(items(item_count)).await;
     let bodies = catch.bodies.lock().map_err(|_| "a transport panicked")?.clone();
     Ok(bodies)
 }
 
-fn categorizer(endpoint: EndpointConfig, pack_size: usize) -> Result<Categorizer> {
-    let builder = Categorizer::builder(taxonomy()?).endpoint(endpoint).model("stub").pack_size(pack_size);
-    Ok(builder.concurrency(IN_FLIGHT).max_concurrency(IN_FLIGHT).build()?)
+fn categorizer(endpoint: EndpointConfig, pack: Pack) -> Result<Categorizer> {
+    let builder = Categorizer::builder(taxonomy()?).endpoint(endpoint).model("stub").pack_size(pack.size);
+    Ok(builder.confidence(pack.confidence).concurrency(IN_FLIGHT).max_concurrency(IN_FLIGHT).build()?)
 }
 
 /// Shares the requests out among as many workers as there may be requests in flight.
-fn in_workers<T, F>(requests: &[T], worker: impl Fn(Vec<T>) -> F + Send + 'static) -> Run
+pub(crate) fn in_workers<T, F>(requests: &[T], worker: impl Fn(Vec<T>) -> F + Send + 'static) -> Run
 where
     T: Clone + Send + 'static,
     F: Future<Output = Result<()>> + Send + 'static,

@@ -2,11 +2,12 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::fixtures::response_body;
+use crate::fixtures::AtOnce;
 
 /// The server, killed when dropped. It also ends when its standard input does, so it never outlives this process.
 pub(crate) struct Server {
@@ -39,6 +40,7 @@ pub(crate) fn is_wanted() -> bool {
 
 pub(crate) async fn serve() -> std::io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let answers = Arc::new(AtOnce::new().map_err(std::io::Error::other)?);
     println!("http://{}/v1", listener.local_addr()?);
     std::io::stdout().flush()?;
     std::thread::spawn(|| {
@@ -47,15 +49,16 @@ pub(crate) async fn serve() -> std::io::Result<()> {
     });
     loop {
         let (socket, _) = listener.accept().await?;
+        let answers = Arc::clone(&answers);
         tokio::spawn(async move {
             // An error ends the connection, which is all that a stub has to do about it.
-            let _ = answer_all(socket).await;
+            let _ = answer_all(socket, &answers).await;
         });
     }
 }
 
 /// Just enough HTTP/1.1 for our own requests: a head, a content length, a body.
-async fn answer_all(mut socket: TcpStream) -> std::io::Result<()> {
+async fn answer_all(mut socket: TcpStream, answers: &AtOnce) -> std::io::Result<()> {
     socket.set_nodelay(true)?;
     let mut buffer: Vec<u8> = Vec::with_capacity(64 * 1024);
     loop {
@@ -76,7 +79,7 @@ async fn answer_all(mut socket: TcpStream) -> std::io::Result<()> {
         }
         let request = &buffer[head..head + length];
         let count = request.windows(9).filter(|window| *window == b"<item id=").count();
-        let body = response_body(count);
+        let body = answers.body(count, request.windows(11).any(|window| window == b"\"logprobs\":"));
         buffer.drain(..head + length);
         let head =
             format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());

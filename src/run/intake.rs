@@ -97,7 +97,9 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         }
         match self.dedup.see(item) {
             Seen::New(item) => {
-                self.recorder.count(|counts| counts.suspects += u64::from(item.is_suspect));
+                if item.is_suspect {
+                    self.recorder.count(|counts| counts.suspects += 1);
+                }
                 self.ask(item);
             }
             Seen::Waits => {}

@@ -142,7 +142,9 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             ..self.shared.origin(&endpoint.base_url, &endpoint.model)
         };
         let assignment = self.shared.assignment(label, corrected.as_ref(), origin)?;
-        self.recorder.count(|counts| counts.relabelled += u64::from(assignment.origin.written.is_some()));
+        if assignment.origin.written.is_some() {
+            self.recorder.count(|counts| counts.relabelled += 1);
+        }
         Some(assignment)
     }
 

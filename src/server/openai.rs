@@ -10,11 +10,10 @@ use async_openai::Client;
 use async_openai::config::Config;
 use async_openai::error::OpenAIError;
 use async_openai::middleware::HttpRequestFactory;
-use bytes::{Bytes, BytesMut};
-use reqwest::ResponseBuilderExt;
+use bytes::BytesMut;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::value::RawValue;
+use serde::de::IgnoredAny;
 
 use super::metrics::ServerMetrics;
 use super::transport::{BoxFuture, Response, Transport, TransportError, TransportErrorKind, parse_retry_after};
@@ -95,20 +94,19 @@ impl OpenAiTransport {
 impl Transport for OpenAiTransport {
     fn send<'a>(&'a self, request: &'a Request) -> BoxFuture<'a, Result<Response, TransportError>> {
         Box::pin(async move {
-            let answer: Result<Box<RawValue>, _> = match request {
+            let over: Result<IgnoredAny, _> = match request {
                 Request::Chat(request) => self.client.chat().create_byot(request).await,
                 Request::Completion(request) => self.client.completions().create_byot(request).await,
             };
-            match answer {
-                Ok(body) => Ok(Response::new(200, Bytes::from(Box::<str>::from(body).into_string()))),
-                Err(OpenAIError::Boxed(error)) => match error.downcast::<Unusual>() {
-                    Ok(unusual) => match *unusual {
-                        Unusual::Response(response) => Ok(response),
-                        Unusual::None(error) => Err(error),
-                    },
-                    Err(error) => Err(TransportError::new(TransportErrorKind::Interrupted, error.to_string())),
+            let lost = |reason| Err(TransportError::new(TransportErrorKind::Interrupted, reason));
+            match over {
+                Err(OpenAIError::Boxed(error)) => match error.downcast::<Over>() {
+                    Ok(over) => over.0,
+                    Err(error) => lost(error.to_string()),
                 },
-                Err(error) => Err(TransportError::new(TransportErrorKind::Interrupted, without_request(&error))),
+                Err(error) => lost(without_request(&error)),
+                // Not from the service below.
+                Ok(IgnoredAny) => lost("the client failed".to_owned()),
             }
         })
     }
@@ -173,14 +171,11 @@ impl Config for EndpointAddress {
     }
 }
 
-/// Everything but a 2xx with a JSON body, carried around async-openai, which would lose the status, or log the body.
+/// What came of a request, carried around async-openai as an error: it would lose the status, log a body that is no JSON,
+/// and parse and copy one that is.
 #[derive(Debug, thiserror::Error)]
-enum Unusual {
-    #[error("response with status {}", .0.http_status)]
-    Response(Response),
-    #[error(transparent)]
-    None(TransportError),
-}
+#[error("the request is over")]
+struct Over(Result<Response, TransportError>);
 
 /// Sends a request exactly once and reads the response whole.
 #[derive(Clone, Debug)]
@@ -201,14 +196,7 @@ impl tower::Service<HttpRequestFactory> for SingleAttempt {
         let http = self.http.clone();
         Box::pin(async move {
             let request = factory.build().await?;
-            let url = request.url().clone();
-            let response = exchange(&http, request).await.map_err(Unusual::None)?;
-            let is_json = || serde_json::from_slice::<&RawValue>(&response.body).is_ok();
-            if (200..300).contains(&response.http_status) && is_json() {
-                // With its address, since without one reqwest parses a made-up one each time.
-                return Ok(http::Response::builder().url(url).body(response.body)?.into());
-            }
-            Err(Unusual::Response(response).into())
+            Err(Over(exchange(&http, request).await).into())
         })
     }
 }

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::answer::confidence::Token;
@@ -56,6 +56,7 @@ pub struct CompletionRequest {
     /// The model's name.
     pub model: Arc<str>,
     /// The prefix and the items.
+    #[serde(serialize_with = "in_blocks")]
     pub prompt: String,
     /// The byte of the prompt where the items begin. Not sent.
     #[serde(skip)]
@@ -110,7 +111,40 @@ pub struct SystemMessage {
 #[non_exhaustive]
 pub struct UserMessage {
     /// The framed items.
+    #[serde(serialize_with = "in_blocks")]
     pub content: String,
+}
+
+/// Writes a text as serde_json does, but looks at many bytes at once: little in news is to be escaped.
+fn in_blocks<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    RawValue::from_string(quoted(text)).map_err(serde::ser::Error::custom)?.serialize(serializer)
+}
+
+fn quoted(text: &str) -> String {
+    const BLOCK: usize = 32;
+    let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+    let mut out = String::with_capacity(text.len() + text.len() / 16 + 16);
+    out.push('"');
+    let mut rest = text;
+    while !rest.is_empty() {
+        // Whole blocks without an early exit, so that many bytes are compared at once.
+        let blocks = rest.as_bytes().chunks_exact(BLOCK);
+        let plain =
+            BLOCK * blocks.take_while(|block| block.iter().fold(true, |all, &byte| all & is_plain(byte))).count();
+        let run = plain + rest.as_bytes()[plain..].iter().take_while(|byte| is_plain(**byte)).count();
+        // Only ASCII is to be escaped, so both ends are those of characters.
+        out.push_str(&rest[..run]);
+        let mut escaped = rest[run..].chars();
+        match escaped.next() {
+            Some('\n') => out.push_str("\\n"),
+            Some(c @ ('"' | '\\')) => out.extend(['\\', c]),
+            Some(c) => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            None => {}
+        }
+        rest = escaped.as_str();
+    }
+    out.push('"');
+    out
 }
 
 /// What a server answered to a request, reduced to what is used.
@@ -354,6 +388,17 @@ fn without_tags(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_are_quoted_as_json() {
+        let odd = "one\ntwo \"three\" \\four\\ \u{0}\u{1f}\u{7f}\r\t \u{e9}\u{2028}\u{1f600}";
+        let texts = (0..70).map(|before| format!("{}{odd}{}", "a".repeat(before), "\u{8a18}b".repeat(before)));
+        for text in texts.chain(["".into(), "\"".into(), odd.into()]) {
+            assert_eq!(serde_json::from_str::<String>(&quoted(&text)).unwrap(), text);
+            RawValue::from_string(quoted(&text)).unwrap();
+        }
+        assert_eq!(quoted("a\n\"b\" \\"), serde_json::to_string("a\n\"b\" \\").unwrap());
+    }
 
     #[test]
     fn a_response_of_vllm_is_read() {
