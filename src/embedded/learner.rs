@@ -64,7 +64,8 @@ impl Learning {
         Self { most_answers: answers, ..self }
     }
 
-    /// Begins with a head that was learned before. Default: none.
+    /// Begins with a head that was learned before, for the same taxonomy and embedding model, to this agreement or a higher one.
+    /// Default: none.
     #[must_use]
     pub fn head(self, head: LearnedHead) -> Self {
         Self { head: Some(head), ..self }
@@ -81,7 +82,7 @@ impl Learning {
         need(self.share > 0.0 && self.share <= 1.0, "the share of items to learn from must be above 0 and at most 1");
         need(self.least_answers >= FEWEST_ANSWERS, "at least 200 answers are needed to learn from");
         need(self.most_answers >= self.least_answers, "the most answers to learn from must not be below the least");
-        problems.extend(self.head.as_ref().and_then(|head| head.misfit(taxonomy, model)));
+        problems.extend(self.head.as_ref().and_then(|head| head.misfit(taxonomy, model, self.target)));
         problems
     }
 }
