@@ -1,9 +1,12 @@
 //! A walk through a tree under faults: many items, simulated endpoints, and a check that none is lost, doubled or swapped.
 //!
-//! `cargo run --release --example descent -- [--items N] [--faults SHARE] [--pack-size N] [--beam N] [--seed N]`
+//! `cargo run --release --example descent -- [--items N] [--faults SHARE] [--pack-size N] [--beam N] [--labels N]
+//! [--no-affinity] [--cache-tokens N] [--seed N]`
 //!
 //! The tree is made up: five levels, 1,364 categories, each with a word of its own. An item is made of the words along the
-//! path to a category, so the simulation follows that path, and an outcome that went to another item shows. Prints the
+//! path to a category, so the simulation follows that path, and an outcome that went to another item shows. With `--labels`
+//! an item is made of the words of two paths that part at the top and go down to the last level, and each label must be one
+//! of its own. Prints the
 //! figures of each level, and ends with 1 if anything is lost, doubled or swapped.
 
 use std::time::Duration;
@@ -11,7 +14,7 @@ use std::time::Duration;
 use clap::Parser;
 use futures_util::{StreamExt, stream};
 use slugline::testing::{Fault, Faults, Latency, SimulatedServer};
-use slugline::{Categorizer, Category, Descent, NewsItem, Outcome, Taxonomy};
+use slugline::{AnswerForm, Assignment, Categorizer, Category, CategoryId, Descent, NewsItem, Outcome, Taxonomy};
 
 #[derive(Parser)]
 #[command(about = "Walks a made-up tree with simulated, failing endpoints and checks that no item is lost or swapped")]
@@ -28,11 +31,22 @@ struct Arguments {
     /// The paths of an item that are followed, 1 to 4.
     #[arg(long, default_value_t = 1)]
     beam: usize,
+    /// The most categories of an item, 2 to 8: items then belong to two [default: one category].
+    #[arg(long)]
+    labels: Option<u8>,
+    /// Packs of one prefix prefer no endpoint, to see what it is worth that they do.
+    #[arg(long)]
+    no_affinity: bool,
+    /// The prompt tokens that each endpoint's prefix cache has room for [default: 65,536; the tree's prefixes have about 110,000].
+    #[arg(long)]
+    cache_tokens: Option<usize>,
     /// Makes faults and backoff repeatable, as far as the order of requests is.
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
 
+/// The most swapped items that are printed.
+const MOST_SHOWN: u64 = 10;
 /// The children of each category, and the levels.
 const WIDTH: usize = 4;
 const LEVELS: usize = 5;
@@ -49,35 +63,47 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let faults = faults(arguments.faults);
     let latency = Latency::new(50_000.0, Duration::from_micros(100), Duration::ZERO);
-    let server = |seed| SimulatedServer::builder().latency(latency).faults(faults.clone()).seed(seed);
+    let server = |seed| {
+        let server = SimulatedServer::builder().latency(latency).faults(faults.clone()).seed(seed);
+        // In blocks of 16 tokens, as vLLM's on a GPU.
+        arguments.cache_tokens.into_iter().fold(server, |server, tokens| server.prefix_cache(16, tokens))
+    };
     let servers = [server(arguments.seed).start().await?, server(arguments.seed + 1).start().await?];
     println!(
-        "{} items, {} categories on {LEVELS} levels, packs of {}, beam {}, two SIMULATED endpoints, {:.0} % faults",
+        "{} items, {} categories on {LEVELS} levels, packs of {}, beam {}, {}, {}, two SIMULATED endpoints, {:.0} % faults",
         arguments.items,
         taxonomy.len(),
         arguments.pack_size,
         arguments.beam,
+        arguments.labels.map_or_else(|| "one label".to_owned(), |most| format!("up to {most} labels")),
+        if arguments.no_affinity { "no affinity" } else { "affinity" },
         100.0 * arguments.faults
     );
     let builder =
         servers.iter().fold(Categorizer::builder(taxonomy), |builder, server| builder.endpoint(server.base_url()));
+    let builder = match arguments.labels {
+        Some(most) => builder.answer_form(AnswerForm::Several(most)),
+        None => builder,
+    };
     let categorizer = builder
         .model("simulated")
         .pack_size(arguments.pack_size)
-        .descend(Descent::default().beam(arguments.beam))
+        .descend(Descent::default().beam(arguments.beam).affinity(!arguments.no_affinity))
         .timeout(Duration::from_secs(2))
         .seed(arguments.seed)
         .build()?;
 
-    let mut tally = Tally { seen: vec![false; arguments.items], doubled: 0, swapped: 0 };
+    let wanted = if arguments.labels.is_some() { 2 } else { 1 };
+    let mut tally = Tally { seen: vec![false; arguments.items], doubled: 0, swapped: 0, labels: 0, complete: 0 };
     let item = |number: usize| {
-        let target = target(&paths, number);
-        let words: Vec<_> = (1..=target.len()).map(|level| word(&target[..level])).collect();
+        let words: Vec<_> = targets(&paths, number, wanted)
+            .flat_map(|target| (1..=target.len()).map(|level| word(&target[..level])))
+            .collect();
         NewsItem::new(format!("item-{number}"), format!("{} {number}", words.join(" ")), "")
     };
     let mut outcomes = categorizer.stream(stream::iter((0..arguments.items).map(item)));
     while let Some(outcome) = outcomes.next().await {
-        tally.record(&outcome, &paths);
+        tally.record(&outcome, targets(&paths, outcome.index as usize, wanted));
     }
 
     let stats = outcomes.stats();
@@ -105,6 +131,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     );
     println!("retries {}, items asked again {}, packs split {}", stats.retries, stats.reasked, stats.splits);
     println!("items failed for a stated reason: {:?}", stats.failed);
+    if wanted > 1 {
+        println!(
+            "{:.2} labels per item, {} of {} items with both of theirs",
+            tally.labels as f64 / items,
+            tally.complete,
+            stats.items
+        );
+    }
     if let Some(error) = outcomes.error() {
         return Err(format!("the run stopped: {error}").into());
     }
@@ -138,9 +172,14 @@ fn paths() -> Vec<Vec<usize>> {
     paths
 }
 
-/// The category of an item: mostly deep ones, some on every level.
-fn target(paths: &[Vec<usize>], number: usize) -> &[usize] {
-    &paths[(number * 7_919) % paths.len()]
+/// The categories of an item: one, mostly deep, some on every level; or two of the last level, never in one branch of the
+/// top. Where several labels may be given the simulation names children even if it knows of none, so it never stays.
+fn targets(paths: &[Vec<usize>], number: usize, wanted: usize) -> impl Iterator<Item = &[usize]> {
+    let paths = if wanted > 1 { &paths[paths.len() - WIDTH.pow(LEVELS as u32)..] } else { paths };
+    let first = &paths[(number * 7_919) % paths.len()];
+    let branch = |path: &&Vec<usize>| path[0] != first[0];
+    let second = (1..).map(move |step| &paths[(number * 7_919 + step * 104_729) % paths.len()]).find(branch);
+    std::iter::once(first).chain(second).take(wanted).map(Vec::as_slice)
 }
 
 fn id(path: &[usize]) -> String {
@@ -159,18 +198,38 @@ struct Tally {
     seen: Vec<bool>,
     doubled: u64,
     swapped: u64,
+    labels: u64,
+    /// Items that have all of their labels.
+    complete: u64,
 }
 
 impl Tally {
-    fn record(&mut self, outcome: &Outcome, paths: &[Vec<usize>]) {
+    fn record<'a>(&mut self, outcome: &Outcome, targets: impl Iterator<Item = &'a [usize]>) {
         let number = outcome.index as usize;
         let Some(seen) = self.seen.get_mut(number) else {
             self.swapped += 1;
             return;
         };
         self.doubled += u64::from(std::mem::replace(seen, true));
-        let right = id(target(paths, number));
-        let is_right = outcome.result.as_ref().map_or(true, |assignment| assignment.category.as_str() == right);
-        self.swapped += u64::from(!is_right || outcome.id != format!("item-{number}"));
+        let right: Vec<_> = targets.map(id).collect();
+        let given: Vec<_> = outcome.result.iter().flat_map(labels).map(|label| label.as_str().to_owned()).collect();
+        self.labels += given.len() as u64;
+        self.complete += u64::from(right.iter().all(|label| given.contains(label)));
+        // Of several labels one may be left out, as the simulation names those that are likely enough.
+        let is_right = given.iter().all(|label| right.contains(label));
+        if !is_right || outcome.id != format!("item-{number}") {
+            self.swapped += 1;
+            if self.swapped > MOST_SHOWN {
+                return;
+            }
+            // A check that fails says what it saw; the items are made up, so nothing private is printed.
+            println!("swapped: item {number}, returned as {:?}, belongs to {right:?}, got {given:?}", outcome.id);
+            println!("  path {:?}, origin {:?}", outcome.path, outcome.result.as_ref().map(|of| &of.origin));
+        }
     }
+}
+
+/// The categories of an assignment, the first one first.
+fn labels(assignment: &Assignment) -> impl Iterator<Item = &CategoryId> {
+    std::iter::once(&assignment.category).chain(assignment.secondary.iter().map(|(category, _)| category))
 }

@@ -10,6 +10,7 @@ use slugline::ledger::AcrossVersions;
 use slugline::{AnswerForm, Categorizer, CategorizerBuilder, Descent, Ledger, Taxonomy, Tuning};
 
 use super::engine::{Engine, EngineArgs};
+use super::form::Form;
 use super::server::{ServerArgs, read_args, with};
 
 /// Categorizes news items: a JSON object per line in, one per line out.
@@ -53,6 +54,10 @@ pub(crate) struct Args {
     /// The most items that share a request, 1 to 16, or auto to find it by measurement [default: 3]
     #[arg(long, value_name = "N")]
     pack_size: Option<PackSize>,
+
+    /// The form of the answer; category and bare are for single items alone, so they need --pack-size 1 [default: objects]
+    #[arg(long, value_name = "FORM", conflicts_with = "labels")]
+    answers: Option<Form>,
 
     /// A calibration, as `evaluate --fit` writes it
     #[arg(long, value_name = "FILE.toml")]
@@ -141,7 +146,8 @@ impl Args {
         let builder = with(builder, self.descent(), CategorizerBuilder::descend);
         let builder = with(builder, self.abstain_below, CategorizerBuilder::abstain_below);
         let several = self.labels.filter(|most| *most != 1).map(AnswerForm::Several);
-        let builder = with(builder, several, CategorizerBuilder::answer_form);
+        let form = several.or(self.answers.map(AnswerForm::from));
+        let builder = with(builder, form, CategorizerBuilder::answer_form);
         let builder = with(builder, self.language.clone(), CategorizerBuilder::output_language);
         let ledger = self.ledger.as_ref().map(Ledger::open).transpose().map_err(|error| error.to_string())?;
         let builder = with(builder, ledger, CategorizerBuilder::ledger);

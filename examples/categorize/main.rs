@@ -19,6 +19,8 @@ mod resume;
 mod engine;
 #[path = "../support/files.rs"]
 mod files;
+#[path = "../support/form.rs"]
+mod form;
 #[path = "../support/lines.rs"]
 mod lines;
 #[path = "../support/model.rs"]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use slugline::calibration::Calibration;
 use slugline::{AnswerForm, Categorizer, CategorizerBuilder, EndpointConfig, Escalation, Taxonomy};
 
@@ -11,6 +11,7 @@ use slugline::embedded::SentenceModel;
 
 use super::engine::{Engine, EngineArgs};
 use super::files::is_same_file;
+use super::form::Form;
 use super::server::{ServerArgs, read_args, with};
 
 /// Measures how many labels are right, and how many items per second that costs, on labelled items of your own.
@@ -46,12 +47,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N,N,...", value_delimiter = ',', default_value = "1,3,5")]
     pack_sizes: Vec<usize>,
 
-    /// The forms of the answer: a setting for each; bare is for single items alone
+    /// The forms of the answer: a setting for each; category and bare are for single items alone
     #[arg(long, value_name = "FORM,...", value_delimiter = ',', default_value = "objects")]
     answers: Vec<Form>,
 
-    /// The most categories of an item, 2 to 8: the field of the label is then a list of labels, that of the main subject first,
-    /// and figures of the whole lists are printed below those of the first
+    /// The most categories of an item, 2 to 8: the field of the label is then a list of labels, that of the main subject first.
+    /// Micro- and macro-F1, Jaccard and exact match of the whole lists are then in the reports, and printed below the figures
+    /// of the first
     #[arg(long, value_name = "N", conflicts_with_all = ["answers", "correction"])]
     pub(crate) labels: Option<u8>,
 
@@ -62,6 +64,10 @@ pub(crate) struct Args {
     /// Shows all figures also for the items of each language, by their field `lang` or `language`
     #[arg(long)]
     pub(crate) by_language: bool,
+
+    /// The field of a line that holds its language, for the same
+    #[arg(long, value_name = "NAME", conflicts_with = "by_language")]
+    pub(crate) language_field: Option<String>,
 
     /// The most tokens of an item that are shown to the model [default: 150]
     #[arg(long, value_name = "N")]
@@ -134,24 +140,6 @@ pub(crate) struct Args {
     escalate_at_most: Option<f64>,
 }
 
-/// A form of the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Form {
-    /// An object for each item, with its number and its category
-    Objects,
-    /// The category alone, for single items
-    Bare,
-}
-
-impl From<Form> for AnswerForm {
-    fn from(form: Form) -> Self {
-        match form {
-            Form::Objects => Self::Objects,
-            Form::Bare => Self::Bare,
-        }
-    }
-}
-
 /// A setting to be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Planned {
@@ -221,9 +209,9 @@ impl Args {
         for form in several.into_iter().chain(forms) {
             for &pack_size in &self.pack_sizes {
                 let planned = Planned { form, pack_size, is_escalated: false, engine: Engine::Server };
-                if form == AnswerForm::Bare && pack_size != 1 {
+                if matches!(form, AnswerForm::Category | AnswerForm::Bare) && pack_size != 1 {
                     let name = planned.name();
-                    skipped(format!("{name} is skipped: a bare label names no item, so it is for single items alone"));
+                    skipped(format!("{name} is skipped: its answer names no item, so it is for single items alone"));
                 } else if !settings.contains(&planned) {
                     settings.push(planned);
                     settings.extend(self.escalate_below.map(|_| Planned { is_escalated: true, ..planned }));

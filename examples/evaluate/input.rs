@@ -19,16 +19,19 @@ pub(crate) struct Labelled {
     pub(crate) line: u64,
 }
 
-/// Reads the first `limit` items.
-pub(crate) fn read(path: &Path, label_field: &str, limit: usize) -> Result<Vec<Labelled>, String> {
-    items::read(path, "labelled items", limit, |content, line| {
-        labelled(content, label_field).map(|(item, label, others)| Labelled { item, label, others, line })
-    })
+/// Reads the first `limit` items. A field for the language, where one is named, takes the place of the item's own.
+pub(crate) fn read(
+    path: &Path,
+    label_field: &str,
+    language_field: Option<&str>,
+    limit: usize,
+) -> Result<Vec<Labelled>, String> {
+    items::read(path, "labelled items", limit, |content, line| labelled(content, label_field, language_field, line))
 }
 
-fn labelled(content: &[u8], label_field: &str) -> Result<(NewsItem, String, Vec<String>), String> {
+fn labelled(content: &[u8], label_field: &str, language_field: Option<&str>, line: u64) -> Result<Labelled, String> {
     let text = object_text(content)?;
-    let item: NewsItem = serde_json::from_str(text).map_err(|error| reason_of(&error))?;
+    let mut item: NewsItem = serde_json::from_str(text).map_err(|error| reason_of(&error))?;
     let fields: Map<String, Value> = serde_json::from_str(text).map_err(|error| reason_of(&error))?;
     let text_of = |label: &Value| match label {
         Value::String(label) => Ok(label.clone()),
@@ -42,5 +45,12 @@ fn labelled(content: &[u8], label_field: &str) -> Result<(NewsItem, String, Vec<
     }
     .into_iter();
     let label = labels.next().ok_or_else(|| format!("the list in `{label_field}` is empty"))?;
-    Ok((item, label, labels.collect()))
+    if let Some(name) = language_field {
+        item.language = match fields.get(name) {
+            Some(Value::String(language)) => Some(language.clone()),
+            Some(Value::Null) | None => None,
+            Some(_) => return Err(format!("the language in `{name}` is no string")),
+        };
+    }
+    Ok(Labelled { item, label, others: labels.collect(), line })
 }

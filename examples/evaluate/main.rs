@@ -23,6 +23,8 @@ mod aligned;
 mod engine;
 #[path = "../support/files.rs"]
 mod files;
+#[path = "../support/form.rs"]
+mod form;
 #[path = "../support/items.rs"]
 mod items;
 #[path = "../support/lines.rs"]
@@ -43,9 +45,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use slugline::evaluate::{
-    About, Evaluation, GradedSet, Interval, Mapping, Point, Setting, SeveralMetrics, match_labels,
-};
+use slugline::evaluate::{About, Evaluation, Interval, Mapping, Point, Setting, match_labels};
 use slugline::{Categorizer, CategoryId, NewsItem, Stats, Taxonomy};
 
 use self::args::{Args, Planned};
@@ -94,7 +94,8 @@ async fn run(args: &Args) -> Result<End, String> {
     let embedding_model = args.embedding_model()?;
     let categorizer = |planned: &Planned| args.categorizer(&taxonomy, *planned, embedding_model.as_ref());
     let categorizers = settings.iter().map(categorizer).collect::<Result<Vec<_>, _>>()?;
-    let labelled = input::read(&args.input, &args.label_field, args.limit.unwrap_or(usize::MAX))?;
+    let (limit, language_field) = (args.limit.unwrap_or(usize::MAX), args.language_field.as_deref());
+    let labelled = input::read(&args.input, &args.label_field, language_field, limit)?;
     let mapping = args.mapping.as_ref().map(|path| Mapping::load(path, &taxonomy)).transpose();
     let mapping = mapping.map_err(|error| error.to_string())?;
     let scheme = mapping.as_ref().map_or(&taxonomy, Mapping::scheme);
@@ -106,7 +107,7 @@ async fn run(args: &Args) -> Result<End, String> {
         let others = matched(&mut labelled.others.iter().map(|label| (labelled.line, label.as_str())))?;
         truth_sets.push(std::iter::once(first.clone()).chain(others).collect());
     }
-    let languages = labelled.iter().filter(|_| args.by_language);
+    let languages = labelled.iter().filter(|_| args.by_language || args.language_field.is_some());
     let languages = languages.map(|labelled| labelled.item.language.clone().unwrap_or_default()).collect();
     let items: Vec<NewsItem> = labelled.into_iter().map(|labelled| labelled.item).collect();
     let peers = args.peers.as_deref().map(peers::read).transpose()?.unwrap_or_default();
@@ -161,7 +162,7 @@ async fn run(args: &Args) -> Result<End, String> {
     }
     outputs.write(&evaluation)?;
     // A closed standard output is no reason to fail: the files are written.
-    let _ = write!(io::stdout(), "{}{}", table::table(&evaluation), job.several());
+    let _ = write!(io::stdout(), "{}", table::table(&evaluation));
     if let Some((path, fitted)) = fitted {
         fitted.calibration.save(path).map_err(|error| error.to_string())?;
     }
@@ -211,27 +212,6 @@ impl Job<'_> {
                 Correction::None
             }
         }
-    }
-
-    /// The figures of whole lists of labels, a line for each setting.
-    fn several(&self) -> String {
-        let mut lines = String::new();
-        for run in self.runs.iter().filter(|_| !self.truth_sets.is_empty()) {
-            let sets = run.outcomes.iter().zip(&self.truth_sets);
-            let sets: Vec<_> = sets.map(|(outcome, truth)| GradedSet::new(outcome, truth.clone())).collect();
-            let of = SeveralMetrics::new(&sets);
-            lines += &format!(
-                "{}: micro-F1 {:.3}, macro-F1 {:.3}, Jaccard {:.3}, exact match {:.3}, {:.2} labels an item given, {:.2} true\n",
-                run.setting.name,
-                of.micro_f1.unwrap_or(0.0),
-                of.macro_f1,
-                of.jaccard,
-                of.exact_match,
-                of.given_labels_per_item,
-                of.true_labels_per_item,
-            );
-        }
-        lines
     }
 
     /// Passes on what the servers' prefix caches lack, which makes every setting slower than it need be.
@@ -299,7 +279,8 @@ impl Job<'_> {
         evaluation.points.clone_from(&self.peers);
         for part in rows::parts(&self.truths, &self.taxonomy, held_out, self.args.skew, &self.languages) {
             for run in &self.runs {
-                rows::add(&mut evaluation, run, &self.truths, &part, &self.taxonomy, self.mapping.as_ref())
+                let truths = (&self.truths[..], &self.truth_sets[..]);
+                rows::add(&mut evaluation, run, truths, &part, &self.taxonomy, self.mapping.as_ref())
                     .map_err(|error| error.to_string())?;
             }
         }

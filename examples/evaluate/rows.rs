@@ -1,10 +1,12 @@
 //! From runs to the rows of an evaluation: a run may be read in two ways, without and with a correction, and on a part of
 //! its items.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use slugline::calibration::{Calibration, CalibrationError, Sample};
-use slugline::evaluate::{Evaluation, GradedItem, Mapping, Setting, Throughput, UnknownTruth, halves, skewed};
+use slugline::evaluate::{
+    Evaluation, GradedItem, GradedSet, Mapping, Setting, Throughput, UnknownTruth, halves, skewed,
+};
 use slugline::{CategoryId, Outcome, Stats, Taxonomy};
 
 /// The split and the skewed part are the same in every evaluation of the same items.
@@ -33,6 +35,8 @@ pub(crate) struct Part {
     words: Option<String>,
     /// Added to the names of settings.
     suffix: String,
+    /// The language of its items, where it is one of each.
+    language: Option<String>,
     /// The numbers of its items, in order.
     items: Vec<usize>,
 }
@@ -67,6 +71,7 @@ pub(crate) fn parts(
     let whole = Part {
         words: held_out.map(|_| "of the half that was not fitted on".to_owned()),
         suffix: String::new(),
+        language: None,
         items: held_out.map_or_else(|| (0..truths.len()).collect(), <[usize]>::to_vec),
     };
     let mut parts = by_language(&whole, languages);
@@ -80,7 +85,7 @@ pub(crate) fn parts(
         Some(words) => format!("of a skewed part {words}"),
         None => "of a skewed part".to_owned(),
     };
-    let skewed = Part { words: Some(words), suffix: ", skewed".to_owned(), items };
+    let skewed = Part { words: Some(words), suffix: ", skewed".to_owned(), language: None, items };
     [whole, skewed].into_iter().chain(parts).collect()
 }
 
@@ -94,16 +99,22 @@ fn by_language(whole: &Part, languages: &[String]) -> Vec<Part> {
     }
     let part = |(language, items): (&str, Vec<usize>)| {
         let words = whole.words.as_deref().map(|words| format!(" {words}")).unwrap_or_default();
-        Part { words: Some(format!("in {language}{words}")), suffix: format!(", {language}"), items }
+        Part {
+            words: Some(format!("in {language}{words}")),
+            suffix: format!(", {language}"),
+            language: Some(language.to_owned()),
+            items,
+        }
     };
     parts.into_iter().map(part).collect()
 }
 
-/// Adds a run, once for each part and way of reading it.
+/// Adds a run, once for each part and way of reading it. The sets are all labels of each item, where several are wanted, else
+/// empty.
 pub(crate) fn add(
     evaluation: &mut Evaluation,
     run: &Run,
-    truths: &[CategoryId],
+    (truths, sets): (&[CategoryId], &[BTreeSet<CategoryId>]),
     part: &Part,
     taxonomy: &Taxonomy,
     mapping: Option<&Mapping>,
@@ -134,8 +145,13 @@ pub(crate) fn add(
         setting.name = format!("{}{word}{}", setting.name, part.suffix);
         setting.calibration = calibration.map(str::to_owned);
         setting.sample.clone_from(&part.words);
+        setting.language.clone_from(&part.language);
         let throughput = throughput.on_sample(&items);
         evaluation.add(setting, items, throughput)?;
+        if !sets.is_empty() {
+            let graded = |item: &usize| Some(GradedSet::new(run.outcomes.get(*item)?, sets.get(*item)?.clone()));
+            evaluation.add_sets(&part.items.iter().filter_map(graded).collect::<Vec<_>>());
+        }
     }
     Ok(())
 }

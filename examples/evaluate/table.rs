@@ -4,7 +4,7 @@ use slugline::evaluate::{Comparison, Evaluation, SettingReport};
 
 use super::aligned::aligned;
 
-/// The table of the settings, and below it the comparisons with the first setting and with the one before; the reports have all.
+/// The table of the settings, below it that of several labels, where there are any, and the comparisons with the first setting and with the one before; the reports have all.
 pub(crate) fn table(evaluation: &Evaluation) -> String {
     let head = [
         "setting",
@@ -25,6 +25,7 @@ pub(crate) fn table(evaluation: &Evaluation) -> String {
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(evaluation.settings.iter().map(row));
     let mut out = aligned(&rows);
+    out += &several(&evaluation.settings);
     if !evaluation.comparisons.is_empty() {
         let head = ["setting", "against", "difference", "95 % interval", "p (McNemar)"];
         let mut rows = vec![head.map(str::to_owned).to_vec()];
@@ -54,6 +55,45 @@ fn row(SettingReport { setting, metrics, throughput, .. }: &SettingReport) -> Ve
         throughput.requests.to_string(),
         format!("{:.1}", throughput.seconds),
     ]
+}
+
+/// The figures of whole lists of labels.
+fn several(settings: &[SettingReport]) -> String {
+    let head = [
+        "setting",
+        "micro-F1",
+        "precision",
+        "recall",
+        "macro-F1",
+        "Jaccard",
+        "exact",
+        "given",
+        "true",
+        "failed",
+        "below",
+    ];
+    let share = |share: Option<f64>| share.map_or_else(|| "-".to_owned(), |share| format!("{share:.3}"));
+    let row = |report: &SettingReport| {
+        let of = report.several.as_ref()?;
+        Some(vec![
+            report.setting.name.clone(),
+            share(of.micro_f1),
+            share(of.micro_precision),
+            share(of.micro_recall),
+            share(Some(of.macro_f1)),
+            share(Some(of.jaccard)),
+            share(Some(of.exact_match)),
+            format!("{:.2}", of.given_labels_per_item),
+            format!("{:.2}", of.true_labels_per_item),
+            of.failed.to_string(),
+            of.below_threshold.to_string(),
+        ])
+    };
+    let rows: Vec<_> = settings.iter().filter_map(row).collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    format!("\nall labels\n{}", aligned(&[vec![head.map(str::to_owned).to_vec()], rows].concat()))
 }
 
 fn is_shown(comparison: &Comparison, evaluation: &Evaluation) -> bool {

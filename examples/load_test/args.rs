@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use slugline::load::{Arrivals, Length, Order, Probe, Targets};
+use slugline::load::{Arrivals, Length, Lengthening, Order, Probe, Targets, item_tokens_for};
 use slugline::server::http_transport;
 use slugline::{Api, Categorizer, CategorizerBuilder, EndpointConfig, Taxonomy};
 
@@ -16,7 +16,9 @@ use super::server::{EndpointArgs, read_args, seconds, with};
 /// Measures how much a server takes, step by step, and recommends a number of requests in flight.
 ///
 /// Without --input it sends generated items: requests of about 1,100 prompt tokens with the default taxonomy and packs of 3,
-/// whose answers are written to 200 tokens by servers that know ignore_eos (vLLM, llama.cpp).
+/// whose answers are written to 200 tokens. How a server can be brought to that is found by one or two short requests before
+/// the first step: vLLM writes on behind its answer, llama.cpp is asked for a longer one. Ctrl-C ends the step, and what was
+/// measured by then is written; the same again stops at once.
 ///
 /// Exit code 0: every item got a category. 2: finished, but some got none. 1: it could not start or had to stop; what was
 /// finished by then is written.
@@ -67,9 +69,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub(crate) pack_size: usize,
 
-    /// Has every answer written to so many tokens; 0 leaves it at what the model writes, which llama.cpp needs, as it
-    /// cannot go on after a schema is fulfilled [default: 200 for generated items,
-    /// 0 for own ones]
+    /// About how many prompt tokens the requests of generated items have, by estimate [default: about 1,100, of which the
+    /// default taxonomy and the instructions are 650]
+    #[arg(long, value_name = "N", conflicts_with = "input")]
+    prompt_tokens: Option<usize>,
+
+    /// Has every answer written to so many tokens; 0 leaves it at what the model writes [default: 200 for generated items, 0
+    /// for own ones]
     #[arg(long, value_name = "N")]
     output_tokens: Option<usize>,
 
@@ -179,9 +185,15 @@ impl Args {
         }
     }
 
-    /// The categorizer of a step with its probe.
-    pub(crate) fn categorizer(&self, taxonomy: &Taxonomy, planned: Planned) -> Result<(Categorizer, Probe), String> {
-        let probe = self.output_tokens().map_or_else(Probe::new, Probe::with_output_tokens);
+    /// The categorizer of a step with its probe. `by` brings the answers to their length.
+    pub(crate) fn categorizer(
+        &self,
+        taxonomy: &Taxonomy,
+        planned: Planned,
+        by: Option<Lengthening>,
+    ) -> Result<(Categorizer, Probe), String> {
+        let lengthened = self.output_tokens().zip(by);
+        let probe = lengthened.map_or_else(Probe::new, |(tokens, by)| Probe::with_output_tokens(tokens, by));
         let endpoint = |base_url: &str, key: Option<&str>| {
             let transport = http_transport(base_url, key).map_err(|error| error.to_string())?;
             Ok(EndpointConfig::new(base_url).transport(probe.over(transport)))
@@ -190,8 +202,25 @@ impl Args {
         let builder = builder.concurrency(planned.concurrency).max_concurrency(planned.concurrency).seed(self.seed);
         let builder = builder.confidence(!self.no_confidence && self.output_tokens().is_none());
         let builder = with(builder, self.completions.then_some(Api::Completions), CategorizerBuilder::api);
-        let categorizer = builder.build().map_err(|error| error.to_string())?;
+        let build = |builder: CategorizerBuilder| builder.build().map_err(|error| error.to_string());
+        let categorizer = match self.item_tokens(&build(builder.clone())?)? {
+            Some(item_tokens) => build(builder.item_tokens(item_tokens))?,
+            None => build(builder)?,
+        };
         Ok((categorizer, probe))
+    }
+
+    /// What a request takes of each generated item, where its size is given.
+    pub(crate) fn item_tokens(&self, categorizer: &Categorizer) -> Result<Option<usize>, String> {
+        let Some(prompt_tokens) = self.prompt_tokens else { return Ok(None) };
+        let least = categorizer.prefix().tokens();
+        item_tokens_for(categorizer, prompt_tokens).map(Some).ok_or_else(|| {
+            format!(
+                "--prompt-tokens {prompt_tokens} leaves too little for {} items: the taxonomy and the instructions take \
+                 about {least}; take more tokens, or fewer items with --pack-size",
+                self.pack_size
+            )
+        })
     }
 
     pub(crate) fn taxonomy(&self) -> Result<Taxonomy, String> {
@@ -271,11 +300,31 @@ mod tests {
     }
 
     #[test]
+    fn a_size_of_requests_is_kept_or_refused() {
+        let item_tokens = |more: &[&str]| {
+            let args = args(more);
+            let taxonomy = args.taxonomy().unwrap();
+            let (categorizer, _) = args.categorizer(&taxonomy, args.plan().unwrap()[0], None)?;
+            args.item_tokens(&categorizer)
+        };
+        assert_eq!(item_tokens(&[]), Ok(None));
+        let (three, one) =
+            (item_tokens(&["--prompt-tokens", "2000"]), item_tokens(&["--prompt-tokens", "2000", "--pack-size", "1"]));
+        let (three, one) = (three.unwrap().unwrap(), one.unwrap().unwrap());
+        assert!((350..480).contains(&three) && (one / 3).abs_diff(three) < 20, "{three} {one}");
+        assert!(item_tokens(&["--prompt-tokens", "300"]).unwrap_err().contains("--pack-size"));
+        assert!(
+            Args::try_parse_from(["load_test", "--model", "m", "--prompt-tokens", "900", "--input", "a.jsonl"])
+                .is_err()
+        );
+    }
+
+    #[test]
     fn a_concurrency_that_cannot_be_is_refused_before_anything_is_sent() {
         let args = args(&["--concurrency", "0,500"]);
         let taxonomy = args.taxonomy().unwrap();
         for planned in args.plan().unwrap() {
-            let error = args.categorizer(&taxonomy, planned).unwrap_err();
+            let error = args.categorizer(&taxonomy, planned, None).unwrap_err();
             assert!(error.contains("1 to 128"), "{error}");
         }
     }

@@ -5,8 +5,8 @@
 //!     --concurrency 1,5,10,25,50,100 --duration 60 --report load.html --json load.json --csv load.csv
 //! ```
 //!
-//! Without `--input` the requests have the size of the reference deployment's: 1,100 prompt tokens and 200 output tokens. The
-//! steps run one after the other, each with a new categorizer and its own warm-up; reports are written after each of them.
+//! Without `--input` the requests have the size of the reference deployment's: 1,100 prompt tokens and 200 output tokens; for
+//! a slow server `--prompt-tokens` and `--output-tokens` make them smaller. The steps run one after the other, each with a new categorizer and its own warm-up; reports are written after each of them.
 //! `--rate` makes an open loop, whose latency counts from when an item was due. `--help` explains the flags and the exit
 //! codes. What the table says can be used by the example `plan`.
 
@@ -31,17 +31,23 @@ mod prometheus;
 #[expect(dead_code, reason = "the flag for one concurrency is not for a sweep")]
 #[path = "../support/server.rs"]
 mod server;
+#[path = "../support/stop.rs"]
+mod stop;
+mod watch;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use slugline::load::{self, About, Step, Sweep};
+use slugline::Categorizer;
+use slugline::load::{self, About, Lengthening, Probe, Step, Sweep};
 
 use self::args::Args;
 use self::first_token::FirstTokens;
 use self::outputs::Outputs;
 use self::source::Source;
+use self::stop::{Stop, on_signals};
+use self::watch::watched;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -66,34 +72,63 @@ async fn run(args: &Args) -> Result<bool, String> {
     let source = Source::open(args)?;
     let plan = args.plan()?;
     // All of them before the first is run: a mistake in the last must not cost the time of the others.
-    let ready = plan.iter().map(|planned| args.categorizer(&taxonomy, *planned)).collect::<Result<Vec<_>, _>>()?;
+    let ready = |by: Option<Lengthening>| -> Result<Vec<(Categorizer, Probe)>, String> {
+        plan.iter().map(|planned| args.categorizer(&taxonomy, *planned, by)).collect()
+    };
+    let plain = ready(None)?;
     let mut outputs = Outputs::open([
         (&args.report, Sweep::to_html as fn(&_) -> _),
         (&args.json, outputs::json),
         (&args.csv, Sweep::to_csv),
     ])?;
     let mut sweep = Sweep::new(about(args, &source), args.targets());
-    if let Some(note) = source.note() {
-        sweep.notes.push(note);
-    }
+    let stop = Stop::default();
+    on_signals(&stop, || ());
+    let ready = match lengthening(args, &plain, &mut sweep).await {
+        Some(by) => ready(Some(by))?,
+        None => plain,
+    };
     let first_tokens = FirstTokens::of(&args.endpoints.base_url);
     for (number, (planned, (categorizer, probe))) in plan.iter().zip(&ready).enumerate() {
         say(&format!("step {} of {}: {planned}", number + 1, plan.len()));
         let before = first_tokens.look().await;
-        let items = source.items(number as u64);
-        let mut step = load::measure(categorizer, probe, items, &planned.order).await;
+        let item_tokens = args.item_tokens(categorizer)?.unwrap_or(ITEM_TOKENS);
+        let items = source.items(number as u64, item_tokens);
+        let enough = stop.clone().stopped();
+        let mut step = watched(load::measure_until(categorizer, probe, items, &planned.order, enough), probe).await;
         step.first_token_s = first_tokens.look().await.mean_since(&before);
         let stopped_by = step.error.clone();
-        note_surprises(&mut sweep, &step, args);
-        sweep.add(step);
+        // A step that was stopped in its warm-up has nothing to say.
+        if step.requests > 0 || !stop.is_stopped() {
+            note_surprises(&mut sweep, &step, args);
+            sweep.add(step);
+        }
         outputs.write(&sweep)?;
         if let Some(reason) = stopped_by {
             print(&table::table(&sweep));
-            return Err(format!("the step stopped: {reason}"));
+            return Err(format!("step {} of {}: {reason}", number + 1, plan.len()));
         }
     }
     print(&table::table(&sweep));
     Ok(sweep.steps.iter().all(|step| step.items == step.valid_items))
+}
+
+/// What the prompt takes of an item by default.
+const ITEM_TOKENS: usize = 150;
+
+/// What brings the answers to the length that is asked for, tried out at the servers and told; none where nothing does, or
+/// where none is asked for.
+async fn lengthening(args: &Args, plain: &[(Categorizer, Probe)], sweep: &mut Sweep) -> Option<Lengthening> {
+    let (wanted, (categorizer, _)) = args.output_tokens().zip(plain.first())?;
+    say(&format!("looking how answers are brought to {wanted} tokens"));
+    let found = load::find_lengthening(categorizer, wanted).await;
+    say(&found.words);
+    let mut chars = found.words.chars();
+    let words: String = chars.next().into_iter().flat_map(char::to_uppercase).chain(chars).collect();
+    sweep.notes.push(format!(
+        "{words}. Answers of the usual length are several times shorter and faster: --output-tokens 0 measures those."
+    ));
+    found.by
 }
 
 fn about(args: &Args, source: &Source) -> About {
@@ -118,11 +153,13 @@ fn note_surprises(sweep: &mut Sweep, step: &Step, args: &Args) {
             step.concurrency
         ));
     }
+    if step.error.is_some() {
+        note(format!("The step with {} in flight ended early, after {:.0} s.", step.concurrency, step.seconds));
+    }
     let Some(wanted) = args.output_tokens() else { return };
     if step.output_tokens_per_request.is_some_and(|tokens| tokens < 0.9 * wanted as f64) {
         note(format!(
-            "The server does not write answers of {wanted} tokens when asked to (ignore_eos), so its rates are those of \
-             shorter answers."
+            "The server does not write all answers to {wanted} tokens, so its rates are those of shorter answers."
         ));
     }
 }

@@ -1,7 +1,7 @@
 //! The items that are sent.
 
 use slugline::NewsItem;
-use slugline::load::generated_items;
+use slugline::load::generated_items_of;
 
 use super::args::Args;
 use super::items;
@@ -10,7 +10,7 @@ use super::lines::{object_text, reason_of};
 /// Where items come from.
 pub(crate) enum Source {
     /// Made up, of the reference size.
-    Generated { seed: u64, output_tokens: Option<usize> },
+    Generated { seed: u64 },
     /// Those of a file.
     Own { name: String, items: Vec<NewsItem> },
 }
@@ -18,7 +18,7 @@ pub(crate) enum Source {
 impl Source {
     pub(crate) fn open(args: &Args) -> Result<Self, String> {
         let Some(path) = &args.input else {
-            return Ok(Self::Generated { seed: args.seed, output_tokens: args.output_tokens() });
+            return Ok(Self::Generated { seed: args.seed });
         };
         let item = |content: &[u8], _| {
             serde_json::from_str::<NewsItem>(object_text(content)?).map_err(|error| reason_of(&error))
@@ -29,10 +29,12 @@ impl Source {
     }
 
     /// The items of a step, without end, no two of them alike; each step has others, so that none finds what an earlier one
-    /// left in the servers' caches.
-    pub(crate) fn items(&self, step: u64) -> Box<dyn Iterator<Item = NewsItem> + Send + '_> {
+    /// left in the servers' caches. Of generated ones the prompt takes `item_tokens`.
+    pub(crate) fn items(&self, step: u64, item_tokens: usize) -> Box<dyn Iterator<Item = NewsItem> + Send + '_> {
         match self {
-            Self::Generated { seed, .. } => Box::new(generated_items(seed.wrapping_mul(1_000).wrapping_add(step))),
+            Self::Generated { seed } => {
+                Box::new(generated_items_of(seed.wrapping_mul(1_000).wrapping_add(step), item_tokens))
+            }
             Self::Own { items, .. } => Box::new((0_u64..).flat_map(move |round| {
                 items.iter().map(move |item| {
                     let mut item = item.clone();
@@ -48,22 +50,8 @@ impl Source {
     /// What they are, in words.
     pub(crate) fn words(&self) -> String {
         match self {
-            Self::Generated { output_tokens: Some(tokens), .. } => {
-                format!("generated, answers written to {tokens} tokens")
-            }
-            Self::Generated { output_tokens: None, .. } => "generated".to_owned(),
+            Self::Generated { .. } => "generated".to_owned(),
             Self::Own { name, items } => format!("{} of {name}, sent again as needed", items.len()),
-        }
-    }
-
-    /// What a reader should know of them.
-    pub(crate) fn note(&self) -> Option<String> {
-        match self {
-            Self::Generated { output_tokens: Some(tokens), .. } => Some(format!(
-                "Answers are written to {tokens} tokens, as the reference deployment's are. Answers of the usual length are \
-                 several times shorter and faster: --output-tokens 0 measures those."
-            )),
-            _ => None,
         }
     }
 }
@@ -76,7 +64,7 @@ mod tests {
     fn own_items_are_sent_again_and_never_as_copies() {
         let items = ["a", "b"].map(|id| NewsItem::new(id, format!("Title {id}"), "")).to_vec();
         let source = Source::Own { name: "news.jsonl".into(), items };
-        let titles = |step| source.items(step).take(5).map(|item| item.title).collect::<Vec<_>>();
+        let titles = |step| source.items(step, 150).take(5).map(|item| item.title).collect::<Vec<_>>();
         assert_eq!(titles(0), ["Title a", "Title b", "[0.1] Title a", "[0.1] Title b", "[0.2] Title a"]);
         let all: std::collections::BTreeSet<String> = (0..3).flat_map(titles).collect();
         assert_eq!(all.len(), 15, "no title is that of another, in other steps either");

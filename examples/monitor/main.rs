@@ -30,8 +30,9 @@ use self::view::{Figures, Look, figures};
 #[derive(Debug, Parser)]
 #[command(name = "monitor", version)]
 struct Args {
-    /// A server or service: the address of its figures, or any address of it; may repeat
-    #[arg(long, value_name = "URL", required = true)]
+    /// A server or service: the address of its figures, or any address of it, such as the one that clients are given; may
+    /// repeat
+    #[arg(long, visible_alias = "base-url", value_name = "URL", required = true)]
     url: Vec<String>,
 
     /// The time between two looks

@@ -167,6 +167,10 @@ fn sglang(look: &Look<'_>) -> Vec<(&'static str, String)> {
 
 fn llama_cpp(look: &Look<'_>) -> Vec<(&'static str, String)> {
     let now = look.now;
+    // It counts the tokens that it processed and those that it had apart from each other.
+    let (processed, cached) =
+        (look.rate("llamacpp:prompt_tokens_total"), look.rate("llamacpp:prompt_tokens_cached_total"));
+    let prompt = processed.map(|processed| processed + cached.unwrap_or(0.0));
     let rows = vec![
         (
             "requests",
@@ -175,10 +179,7 @@ fn llama_cpp(look: &Look<'_>) -> Vec<(&'static str, String)> {
                 now.sum("llamacpp:requests_deferred").map(|requests| format!("{requests} waiting")),
             ]),
         ),
-        (
-            "tokens",
-            tokens(look.rate("llamacpp:prompt_tokens_total"), look.rate("llamacpp:tokens_predicted_total"), None),
-        ),
+        ("tokens", tokens(prompt, look.rate("llamacpp:tokens_predicted_total"), cached)),
         (
             "KV cache",
             now.sum("llamacpp:kv_cache_usage_ratio").map_or_else(String::new, |share| percent(share) + " in use"),
@@ -336,6 +337,18 @@ mod tests {
         );
         assert_eq!(row(&rows, "GPU"), "0: memory 88 % in use, busy 50 %");
         assert_eq!(row(&rows, "alerts"), "warning queue-depth of http://a/v1");
+    }
+
+    #[test]
+    fn the_cached_tokens_of_llama_cpp_are_part_of_its_prompt_tokens() {
+        let page = |processed: u32, cached: u32| {
+            format!(
+                "llamacpp:requests_processing 4\nllamacpp:prompt_tokens_total {processed}\n\
+                 llamacpp:prompt_tokens_cached_total {cached}\nllamacpp:tokens_predicted_total 7\n"
+            )
+        };
+        let rows = shown(&page(100, 0), &page(200, 300));
+        assert_eq!(row(&rows, "tokens"), "200/s prompt, 75 % of it cached, 0/s output");
     }
 
     #[test]

@@ -14,12 +14,15 @@ pub(crate) struct DoctorArgs {
     /// The categories, for their descriptions
     #[arg(long, value_name = "FILE.toml")]
     taxonomy: PathBuf,
-    /// The setting to look at, by its name [default: the most accurate]
+    /// The setting to look at, by its name [default: the most accurate of those on the same items as the first]
     #[arg(long, value_name = "NAME")]
     setting: Option<String>,
     /// The most pairs that are shown
     #[arg(long, value_name = "N", default_value_t = 10)]
     most: usize,
+    /// The fewest items that make a pair worth showing; of the others there is one line
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    fewest: usize,
     /// The most items that are named for each pair
     #[arg(long, value_name = "N", default_value_t = 5)]
     items: usize,
@@ -41,13 +44,21 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<String, String> {
     let taxonomy = Taxonomy::load(&args.taxonomy).map_err(|error| error.to_string())?;
     let report = match &args.setting {
         Some(name) => evaluation.settings.iter().find(|report| report.setting.name == *name),
-        None => evaluation.settings.iter().max_by(|a, b| a.metrics.accuracy.total_cmp(&b.metrics.accuracy)),
+        None => best(&evaluation),
     };
     let Some(report) = report else {
         let names: Vec<_> = evaluation.settings.iter().map(|report| report.setting.name.as_str()).collect();
         return Err(about(&format!("has no such setting; there are {}", names.join("; "))));
     };
     Ok(diagnosis(report, &taxonomy, evaluation.about.taxonomy_hash == taxonomy.hash(), args))
+}
+
+/// The most accurate setting; a part of the items, such as a skewed one, may be easier than the whole.
+fn best(evaluation: &Evaluation) -> Option<&SettingReport> {
+    let sample = |report: &SettingReport| report.setting.sample.clone();
+    let first = sample(evaluation.settings.first()?);
+    let of_first = evaluation.settings.iter().filter(|report| sample(report) == first);
+    of_first.max_by(|a, b| a.metrics.accuracy.total_cmp(&b.metrics.accuracy))
 }
 
 fn diagnosis(report: &SettingReport, taxonomy: &Taxonomy, is_same: bool, args: &DoctorArgs) -> String {
@@ -61,7 +72,8 @@ fn diagnosis(report: &SettingReport, taxonomy: &Taxonomy, is_same: bool, args: &
     if !is_same {
         text.push_str("the taxonomy has changed since this evaluation; its descriptions are shown as they are now\n");
     }
-    for theft in thefts.iter().take(args.most) {
+    let (shown, rare): (Vec<_>, Vec<_>) = thefts.iter().partition(|theft| theft.items.len() >= args.fewest);
+    for theft in shown.iter().take(args.most) {
         let support = metrics.categories.iter().find(|of| of.category == *theft.from).map_or(0, |of| of.support);
         let ids: Vec<_> = theft.items.iter().take(args.items).map(|item| item.id.as_str()).collect();
         let more = theft.items.len().saturating_sub(ids.len());
@@ -75,6 +87,11 @@ fn diagnosis(report: &SettingReport, taxonomy: &Taxonomy, is_same: bool, args: &
             ids.join(", "),
             advice(theft, taxonomy)
         ));
+    }
+    let hidden: usize = shown.iter().skip(args.most).chain(&rare).map(|theft| theft.items.len()).sum();
+    if hidden > 0 {
+        let pairs = shown.len().saturating_sub(args.most) + rare.len();
+        text.push_str(&format!("\n{pairs} more pairs with {hidden} items in all; --most and --fewest show them\n"));
     }
     text.push_str(&sharpen(&thefts, taxonomy));
     text
@@ -113,7 +130,11 @@ fn advice(theft: &Theft<'_>, taxonomy: &Taxonomy) -> String {
             to.id, from.id
         )
     } else if is_mutual {
-        format!("they take from each other: say in both descriptions where the border is, as \"… goes to {}.\"", to.id)
+        format!(
+            "they take from each other: say in both descriptions where the border is, \"… goes to {}.\" in that of {} and \"… \
+             goes to {}.\" in that of {}",
+            to.id, from.id, from.id, to.id
+        )
     } else if names(to, from) {
         format!(
             "{} already sends items to {}: add the words of these items to the description of {}",
@@ -179,8 +200,15 @@ mod tests {
         let mut evaluation = Evaluation::new(About::new("m", &taxonomy), &taxonomy);
         let speed = Throughput::new(std::time::Duration::from_secs(1), 1, &items);
         evaluation.add(Setting::new("objects ×1", 1, "objects"), items, speed).unwrap();
-        let args =
-            DoctorArgs { evaluation: PathBuf::new(), taxonomy: PathBuf::new(), setting: None, most: 10, items: 2 };
+        let (evaluation_path, taxonomy_path) = (PathBuf::new(), PathBuf::new());
+        let mut args = DoctorArgs {
+            evaluation: evaluation_path,
+            taxonomy: taxonomy_path,
+            setting: None,
+            most: 10,
+            fewest: 1,
+            items: 2,
+        };
         let text = diagnosis(&evaluation.settings[0], &taxonomy, true, &args);
         assert!(
             text.starts_with("objects ×1: 1 of 6 items right, 5 given another category, 0 without one\n"),
@@ -191,5 +219,13 @@ mod tests {
         assert!(text.contains(expected), "{text}");
         assert!(text.contains("they take from each other"), "{text}");
         assert!(text.contains("  sport: loses 4, takes 1. Now: Matches.\n"), "{text}");
+        args.fewest = 2;
+        let text = diagnosis(&evaluation.settings[0], &taxonomy, true, &args);
+        assert!(!text.contains("from each other") && text.contains("2 more pairs with 2 items in all"), "{text}");
+        // A part that is easier than the whole is not looked at in its place.
+        let mut part = evaluation.settings[0].clone();
+        (part.setting.sample, part.metrics.accuracy) = (Some("of a skewed part".into()), 1.0);
+        evaluation.settings.push(part);
+        assert_eq!(best(&evaluation).unwrap().setting.sample, None);
     }
 }

@@ -21,8 +21,11 @@ pub enum AnswerForm {
     /// An array of objects, `[{"id":1,"category":"sport"}]`, the default: every label stands beside the number of its item.
     #[default]
     Objects,
-    /// An array of one bare label, `["sport"]`: about a third of the tokens. For packs of one item only, since labels of
-    /// several items could only be told apart by position.
+    /// An array of one object without a number, `[{"category":"sport"}]`: about half of the tokens. For packs of one item
+    /// only, since labels of several items could only be told apart by position.
+    Category,
+    /// An array of one bare label, `["sport"]`: about a quarter of the tokens; weak models do worse with it. For packs of
+    /// one item only.
     Bare,
     /// An array of objects with a list of labels each, `[{"id":1,"categories":["sport","health"]}]`: one to so many, 2 to 8, that
     /// of the main subject first. A label that stands twice counts once; the fallback does not count beside another label,
@@ -35,10 +38,15 @@ pub enum AnswerForm {
 pub(crate) const MAX_LABELS: u8 = 8;
 
 impl AnswerForm {
+    /// Whether an answer has no numbers, and so can be about one item alone.
+    pub(crate) fn is_for_single_items(self) -> bool {
+        matches!(self, Self::Category | Self::Bare)
+    }
+
     /// The most labels of an item.
     pub(crate) fn most_labels(self) -> usize {
         match self {
-            Self::Objects | Self::Bare => 1,
+            Self::Objects | Self::Category | Self::Bare => 1,
             Self::Several(most) => most.into(),
         }
     }
@@ -48,6 +56,7 @@ impl std::fmt::Display for AnswerForm {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Objects => formatter.write_str("objects"),
+            Self::Category => formatter.write_str("category"),
             Self::Bare => formatter.write_str("bare"),
             Self::Several(most) => write!(formatter, "up to {most} labels"),
         }
@@ -113,6 +122,7 @@ impl Reader {
     ) -> Vec<Result<Label, Fault>> {
         let reading = match self.form {
             AnswerForm::Objects => read::read(text, pack_len),
+            AnswerForm::Category => read::read_category(text),
             AnswerForm::Bare => read::read_bare(text),
             AnswerForm::Several(_) => read::read_lists(text, pack_len),
         };

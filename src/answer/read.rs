@@ -45,6 +45,13 @@ struct Fields<'a> {
     category: Cow<'a, str>,
 }
 
+/// An object of an answer to a single item, whose number goes without saying.
+#[derive(Deserialize)]
+struct CategoryField<'a> {
+    #[serde(borrow)]
+    category: Cow<'a, str>,
+}
+
 /// An object of an answer in the form of several labels.
 #[derive(Deserialize)]
 struct ListFields<'a> {
@@ -66,6 +73,11 @@ trait ObjectFields<'a>: Deserialize<'a> {
 /// there.
 pub(crate) fn read(text: &str, pack_len: usize) -> Reading<'_> {
     read_objects::<Fields<'_>>(text, pack_len)
+}
+
+/// The same for an answer to one item: its objects need no number and get the id 1, so two of them are repeated.
+pub(crate) fn read_category(text: &str) -> Reading<'_> {
+    read_objects::<CategoryField<'_>>(text, 1)
 }
 
 /// The same where each object has a list of labels. An object with an empty list is not there.
@@ -179,6 +191,12 @@ impl<'a> ObjectFields<'a> for Fields<'a> {
     fn object(self, whole: &str) -> Option<Object<'a>> {
         let id = number(self.id)?;
         Some(Object { id, label_at: place_of(&self.category, whole), label: self.category, others: Vec::new() })
+    }
+}
+
+impl<'a> ObjectFields<'a> for CategoryField<'a> {
+    fn object(self, whole: &str) -> Option<Object<'a>> {
+        Some(Object { id: 1, label_at: place_of(&self.category, whole), label: self.category, others: Vec::new() })
     }
 }
 

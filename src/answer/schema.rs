@@ -22,6 +22,15 @@ struct AnswerObject {
     category: String,
 }
 
+/// The same for an answer to a single item, without its number.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, inline)]
+#[expect(dead_code, reason = "the field is read by the derive alone; answers are read leniently in `read`")]
+struct CategoryObject {
+    /// The id of its category.
+    category: String,
+}
+
 /// The same where an item may have several categories.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, inline)]
@@ -66,6 +75,7 @@ impl Schemas {
         let element = match self.answer_form {
             AnswerForm::Objects => self.object(pack_len),
             AnswerForm::Several(most) => self.object_with_list(pack_len, most),
+            AnswerForm::Category => self.object_without_number(),
             AnswerForm::Bare => json!({"type": "string", "enum": self.labels}),
         };
         let array = json!({"type": "array", "items": element, "minItems": pack_len, "maxItems": pack_len});
@@ -88,6 +98,13 @@ impl Schemas {
         simplify(&mut object);
         object["properties"]["id"]["minimum"] = json!(1);
         object["properties"]["id"]["maximum"] = json!(pack_len);
+        object["properties"]["category"]["enum"] = json!(self.labels);
+        object
+    }
+
+    fn object_without_number(&self) -> Value {
+        let mut object = schema_for!(CategoryObject).to_value();
+        simplify(&mut object);
         object["properties"]["category"]["enum"] = json!(self.labels);
         object
     }

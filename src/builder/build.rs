@@ -264,8 +264,8 @@ impl CategorizerBuilder {
             need((0.0..=1.0).contains(&tuning.least_agreement), "least agreement must be 0 to 1");
         }
         need(
-            settings.answer_form != AnswerForm::Bare || (settings.pack_size == 1 && settings.tuning.is_none()),
-            "bare labels cannot be told apart in a pack: set the pack size to 1, or ask for objects",
+            !settings.answer_form.is_for_single_items() || (settings.pack_size == 1 && settings.tuning.is_none()),
+            "labels without numbers cannot be told apart in a pack: set the pack size to 1, or ask for objects",
         );
         if let AnswerForm::Several(most) = settings.answer_form {
             need((2..=MAX_LABELS).contains(&most), "several labels are 2 to 8");

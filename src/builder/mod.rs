@@ -165,7 +165,8 @@ impl CategorizerBuilder {
         self
     }
 
-    /// The form in which the model answers. [`AnswerForm::Bare`] needs a pack size of 1. Default: [`AnswerForm::Objects`].
+    /// The form in which the model answers. [`AnswerForm::Category`] and [`AnswerForm::Bare`] need a
+    /// pack size of 1. Default: [`AnswerForm::Objects`].
     #[must_use]
     pub fn answer_form(mut self, form: AnswerForm) -> Self {
         self.settings.answer_form = form;
@@ -173,7 +174,8 @@ impl CategorizerBuilder {
     }
 
     /// Whether a category may be given together with one below it, where several are asked for
-    /// ([`AnswerForm::Several`]). Default: false, the one below says it all.
+    /// ([`AnswerForm::Several`]). A walk level by level ([`Descent`]) gives the one below alone. Default: false, the one below
+    /// says it all.
     #[must_use]
     pub fn labels_with_parents(mut self, wanted: bool) -> Self {
         self.settings.labels_with_parents = wanted;
@@ -320,8 +322,8 @@ impl CategorizerBuilder {
         self
     }
 
-    /// Whether a server's own count of waiting requests, from its `/metrics`, lowers the requests in flight as overload
-    /// does. vLLM queues without bound and never says that it is overloaded; this keeps its queue short when others share
+    /// Whether a server's own count of waiting requests, or a KV cache of which 95 % are in use, from its `/metrics`, lowers
+    /// the requests in flight as overload does. vLLM queues without bound and never says that it is overloaded; this keeps its queue short when others share
     /// the server. Includes [`watch_server_metrics`](Self::watch_server_metrics). Default: false.
     #[must_use]
     pub fn watch_server_queue(mut self, wanted: bool) -> Self {

@@ -33,7 +33,7 @@ use crate::taxonomy::CategoryId;
 /// deeper. Items at the same category share packs and its prefix. A queue that does not fill a pack waits while the servers
 /// have other packs to answer, and leaves at once when they have not.
 ///
-/// Defaults: the best child at each level, whatever its confidence.
+/// Defaults: the best child at each level, whatever its confidence; packs prefer the endpoints that have their prefix.
 ///
 /// ```
 /// let descent = slugline::Descent::default().beam(3).stop_below(0.4);
@@ -42,11 +42,12 @@ use crate::taxonomy::CategoryId;
 pub struct Descent {
     pub(crate) beam: usize,
     pub(crate) stop_below: f32,
+    pub(crate) has_affinity: bool,
 }
 
 impl Default for Descent {
     fn default() -> Self {
-        Self { beam: 1, stop_below: 0.0 }
+        Self { beam: 1, stop_below: 0.0, has_affinity: true }
     }
 }
 
@@ -68,6 +69,13 @@ impl Descent {
     #[must_use]
     pub fn stop_below(self, confidence: f32) -> Self {
         Self { stop_below: confidence, ..self }
+    }
+
+    /// Whether packs of one prefix prefer the endpoints that were sent it lately and should have it cached, unless these have
+    /// clearly more to do than others. It costs nothing where there is one endpoint. Default: true.
+    #[must_use]
+    pub fn affinity(self, wanted: bool) -> Self {
+        Self { has_affinity: wanted, ..self }
     }
 
     pub(crate) fn problems(&self) -> Vec<String> {
@@ -165,15 +173,15 @@ pub struct LevelStats {
     pub level: usize,
     /// The categories whose children were asked about.
     pub nodes: usize,
-    /// Items that were asked about here, once for each path of a beam.
+    /// Items that were asked about here, once for each path of a beam and for each of several categories.
     pub items: u64,
-    /// Paths that ended here with a category that has no children.
+    /// Items whose path ended here with a category that has no children; of several categories, the path of the first.
     pub leaf: u64,
-    /// Paths that ended here since the model chose to go no deeper.
+    /// Items whose path ended here since the model chose to go no deeper.
     pub stays: u64,
-    /// Paths that ended here since no child was probable enough.
+    /// Items whose path ended here since no child was probable enough.
     pub below_threshold: u64,
-    /// Paths that ended here since the item could not be asked.
+    /// Items whose path ended here since they could not be asked.
     pub failed: u64,
     /// Attempts that were sent.
     pub requests: u64,

@@ -34,7 +34,9 @@ impl Nodes {
         let make = || {
             // The number of a prefix tells it from the others of the tree.
             let number = parent.map_or(0, |parent| parent + 1);
-            Arc::new(self.builder.shared(self.taxonomy.level_below(parent), &self.pools, Some(number)))
+            let mut shared = self.builder.shared(self.taxonomy.level_below(parent), &self.pools, Some(number));
+            shared.prefix_number = shared.prefix_number.filter(|_| self.descent.has_affinity);
+            Arc::new(shared)
         };
         Arc::clone(known.entry(parent).or_insert_with(make))
     }

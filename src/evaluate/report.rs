@@ -6,6 +6,7 @@ use super::compare::Paired;
 use super::interval::Interval;
 use super::item::GradedItem;
 use super::metrics::{Metrics, UnknownTruth};
+use super::several::{GradedSet, SeveralMetrics};
 use crate::error::ItemErrorKind;
 use crate::stats::Stats;
 use crate::taxonomy::{CategoryId, Taxonomy};
@@ -124,13 +125,25 @@ pub struct Setting {
     /// compared with each other.
     #[serde(default)]
     pub sample: Option<String>,
+    /// The language of the items that it is measured on, where figures are by language.
+    #[serde(default)]
+    pub language: Option<String>,
 }
 
 impl Setting {
     /// A setting without calibration, on all items.
     pub fn new(name: impl Into<String>, pack_size: usize, answer_form: impl Into<String>) -> Self {
         let (name, answer_form) = (name.into(), answer_form.into());
-        Self { name, pack_size, answer_form, prompt_version: None, calibration: None, escalation: None, sample: None }
+        Self {
+            name,
+            pack_size,
+            answer_form,
+            prompt_version: None,
+            calibration: None,
+            escalation: None,
+            sample: None,
+            language: None,
+        }
     }
 }
 
@@ -140,8 +153,11 @@ impl Setting {
 pub struct SettingReport {
     /// The setting.
     pub setting: Setting,
-    /// Its quality.
+    /// Its quality; of several categories, that of the first.
     pub metrics: Metrics,
+    /// The quality of all categories of the items, where they may have several.
+    #[serde(default)]
+    pub several: Option<SeveralMetrics>,
     /// Its speed and what it costs.
     pub throughput: Throughput,
     /// Items that were not asked, since the run was stopped before. They are not part of any figure.
@@ -313,8 +329,16 @@ impl Evaluation {
             self.comparisons.push(Comparison { first, second, paired });
         }
         let not_attempted = (all - items.len()) as u64;
-        self.settings.push(SettingReport { setting, metrics, throughput, not_attempted, items });
+        self.settings.push(SettingReport { setting, metrics, several: None, throughput, not_attempted, items });
         Ok(())
+    }
+
+    /// Adds the figures of several categories for each item to the setting that was added last; nothing happens before the
+    /// first one.
+    pub fn add_sets(&mut self, items: &[GradedSet]) {
+        if let Some(report) = self.settings.last_mut() {
+            report.several = Some(SeveralMetrics::new(items));
+        }
     }
 
     /// All points of accuracy and speed: the settings' of the first one's sample, then the others.
@@ -335,16 +359,7 @@ impl Evaluation {
     /// # Errors
     /// [`ReadError`] if it is something else, or of another version.
     pub fn from_json(json: &str) -> Result<Self, ReadError> {
-        #[derive(Deserialize)]
-        struct Versioned {
-            format: u32,
-        }
-        // The version first: another one may have other fields.
-        let Versioned { format } = serde_json::from_str(json)?;
-        if format != FORMAT {
-            return Err(ReadError::Format { found: format });
-        }
-        Ok(serde_json::from_str(json)?)
+        crate::page::file::read(json, FORMAT, |found| ReadError::Format { found })
     }
 
     /// The evaluation as a page: one HTML file without scripts or anything from elsewhere.
@@ -426,8 +441,22 @@ mod tests {
     }
 
     #[test]
+    fn a_file_without_what_was_added_later_is_read() {
+        let mut json = serde_json::to_value(evaluation()).unwrap();
+        for report in json["settings"].as_array_mut().unwrap() {
+            assert!(report.as_object_mut().unwrap().remove("several").is_some());
+            assert!(report["setting"].as_object_mut().unwrap().remove("language").is_some());
+        }
+        let again = Evaluation::from_json(&json.to_string()).unwrap();
+        assert!(again.settings.iter().all(|report| report.several.is_none() && report.setting.language.is_none()));
+    }
+
+    #[test]
     fn a_file_comes_back_whole_and_another_version_is_refused() {
         let mut evaluation = evaluation();
+        let set = |ids: &[&str]| ids.iter().map(|id| CategoryId::from(*id)).collect();
+        evaluation.add_sets(&[GradedSet { truth: set(&["a", "b"]), given: Ok(set(&["a"])) }]);
+        assert_eq!(evaluation.settings[1].several.as_ref().unwrap().jaccard, 0.5);
         evaluation.points.push(Point { name: "peer".into(), accuracy: 0.5, interval: None, items_per_second: 7.0 });
         let json = serde_json::to_string(&evaluation).unwrap();
         let again = Evaluation::from_json(&json).unwrap();
@@ -435,6 +464,7 @@ mod tests {
             (&again.about, &again.points, &again.settings[1].items),
             (&evaluation.about, &evaluation.points, &evaluation.settings[1].items)
         );
+        assert_eq!(again.settings[1].several, evaluation.settings[1].several);
         assert_eq!(again.settings[0].metrics.confusion, evaluation.settings[0].metrics.confusion);
         // serde_json reads the last of seventeen digits roughly.
         let change = again.comparisons[0].paired.interval.high - evaluation.comparisons[0].paired.interval.high;

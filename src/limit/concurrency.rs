@@ -8,6 +8,8 @@ use tokio::time::Instant;
 
 /// What remains of the limit after overload.
 const DECREASE: f64 = 0.7;
+/// A KV cache of which less is left has no room for one more request of the usual size.
+const FULL_CACHE: f64 = 0.95;
 
 /// The limit of one endpoint.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +49,14 @@ impl ConcurrencyLimit {
         }
     }
 
+    /// The server says what share of its KV cache is in use. When it is full, the next requests wait or push others out,
+    /// whose work is then done twice. `admitted_at` as for the queue.
+    pub(crate) fn cache_seen(&mut self, in_use: f64, admitted_at: Instant) {
+        if in_use >= FULL_CACHE {
+            self.overloaded(admitted_at);
+        }
+    }
+
     /// A request met overload. Those sent before the last decrease say nothing new.
     pub(crate) fn overloaded(&mut self, admitted_at: Instant) {
         if self.decreased_at.is_none_or(|decreased_at| admitted_at > decreased_at) {
@@ -61,6 +71,18 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_cache_lowers_the_limit_once_for_what_was_sent_before() {
+        let mut limit = ConcurrencyLimit::new(20, 25);
+        let sent = Instant::now();
+        limit.cache_seen(0.94, sent);
+        assert_eq!(limit.current(), 20);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        limit.cache_seen(0.97, sent);
+        limit.cache_seen(0.99, sent);
+        assert_eq!(limit.current(), 14);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn one_more_for_a_limit_s_worth_of_successes_in_use() {

@@ -1,6 +1,8 @@
 //! Items for a load test without items of one's own.
 
 use crate::NewsItem;
+use crate::categorizer::Categorizer;
+use crate::prompt::frame::{CLOSING_TOKENS, FRAME_TOKENS};
 
 /// Openings and sentences as a news agency writes them, about everything that a newsroom has a desk for.
 const TITLES: [&str; 8] = [
@@ -27,8 +29,12 @@ const SENTENCES: [&str; 12] = [
     "Police asked witnesses to come forward and released pictures of the vehicle.",
     "The festival will show thirty films from fourteen countries over ten days.",
 ];
-/// More than an item's 150 tokens, so that each is cut to its full size.
+/// What a prompt takes of an item by default.
+const ITEM_TOKENS: usize = 150;
+/// More than these, so that each item is cut to its full size.
 const SENTENCES_EACH: usize = 14;
+/// The least that it can take.
+const LEAST_ITEM_TOKENS: usize = 16;
 
 /// Items without end, no two alike, each long enough to fill the 150 tokens that a prompt takes of an item. With the default
 /// packs of three and a taxonomy of about 650 tokens they make requests of the reference size, 1,100 prompt tokens.
@@ -40,13 +46,28 @@ const SENTENCES_EACH: usize = 14;
 /// assert_ne!(items[0].body, items[1].body);
 /// ```
 pub fn generated_items(seed: u64) -> impl Iterator<Item = NewsItem> + Send {
+    generated_items_of(seed, ITEM_TOKENS)
+}
+
+/// The same for prompts that take so many tokens of an item ([`item_tokens`](crate::CategorizerBuilder::item_tokens)).
+pub fn generated_items_of(seed: u64, item_tokens: usize) -> impl Iterator<Item = NewsItem> + Send {
     let mut random = fastrand::Rng::with_seed(seed);
+    let sentences_each = (SENTENCES_EACH * item_tokens).div_ceil(ITEM_TOKENS);
     (0_u64..).map(move |number| {
         let title = TITLES[random.usize(..TITLES.len())];
-        let sentences: Vec<&str> = (0..SENTENCES_EACH).map(|_| SENTENCES[random.usize(..SENTENCES.len())]).collect();
+        let sentences: Vec<&str> = (0..sentences_each).map(|_| SENTENCES[random.usize(..SENTENCES.len())]).collect();
         // With its number, so that none is answered as a copy of another.
         NewsItem::new(format!("load-{seed}-{number}"), format!("{title} ({seed}/{number})"), sentences.join(" "))
     })
+}
+
+/// What the prompt may take of each item, by estimate, for a full pack's request to have so many prompt tokens; none where
+/// the taxonomy and the instructions leave less than 16 for each.
+pub fn item_tokens_for(categorizer: &Categorizer, prompt_tokens: usize) -> Option<usize> {
+    let shared = &categorizer.shared;
+    let of_items = prompt_tokens.checked_sub(shared.prefix.tokens() + CLOSING_TOKENS)?;
+    let of_each = (of_items / shared.settings.pack_size.max(1)).checked_sub(FRAME_TOKENS)?;
+    Some(of_each).filter(|tokens| *tokens >= LEAST_ITEM_TOKENS)
 }
 
 #[cfg(test)]
@@ -60,6 +81,7 @@ mod tests {
         let titles: std::collections::BTreeSet<_> = items.iter().map(|item| item.title.as_str()).collect();
         assert_eq!(titles.len(), 200);
         assert!(items.iter().all(|item| estimate(&item.body) > 150));
+        assert!(generated_items_of(3, 900).take(20).all(|item| estimate(&item.body) > 900));
         let again: Vec<_> = generated_items(3).take(200).map(|item| item.body).collect();
         assert!(items.iter().map(|item| &item.body).eq(&again));
     }

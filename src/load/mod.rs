@@ -46,6 +46,7 @@
 mod advice;
 mod html;
 mod items;
+mod length;
 mod order;
 mod probe;
 mod reference;
@@ -54,10 +55,11 @@ mod step;
 mod sweep;
 
 pub use self::advice::{Advice, Targets};
-pub use self::items::generated_items;
+pub use self::items::{generated_items, generated_items_of, item_tokens_for};
+pub use self::length::{LengthFound, Lengthening, find_lengthening};
 pub use self::order::{Arrivals, InvalidRate, Length, Order};
-pub use self::probe::{Probe, Probed};
+pub use self::probe::{Probe, Probed, Progress};
 pub use self::reference::{Check, Expectation, Standing, compare, expectations};
-pub use self::run::measure;
+pub use self::run::{measure, measure_until};
 pub use self::step::{InFlight, LatencySummary, Step};
 pub use self::sweep::{About, FORMAT, ReadError, Sweep};

@@ -1,9 +1,10 @@
 //! Measuring a step.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_core::Stream;
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 use tokio::time::Instant;
 
 use super::order::{Length, Order};
@@ -11,6 +12,9 @@ use super::probe::{Attempt, Probe};
 use super::step::{LatencySummary, Step, in_flight};
 use crate::categorizer::{Categorizer, OutcomeStream};
 use crate::{Error, NewsItem, Stats};
+
+/// Why a step ended that was told to.
+const STOPPED: &str = "it was stopped before its end";
 
 /// Runs a step: items go through the categorizer as the order says, and the probe beneath it sees the requests. The probe
 /// must be over the transports of the categorizer's endpoints and of no other, and the categorizer new, since its limits adapt.
@@ -22,15 +26,40 @@ pub async fn measure(
     items: impl Iterator<Item = NewsItem> + Send,
     order: &Order,
 ) -> Step {
+    measure_until(categorizer, probe, items, order, std::future::pending()).await
+}
+
+/// The same, until something says that it is enough: then what is in flight is waited for, and the step is what was done by
+/// then, with [`Step::error`] saying so. It is empty when its warm-up was not over.
+pub async fn measure_until(
+    categorizer: &Categorizer,
+    probe: &Probe,
+    items: impl Iterator<Item = NewsItem> + Send,
+    order: &Order,
+    enough: impl Future<Output = ()> + Send,
+) -> Step {
+    let mut enough = pin!(enough.fuse());
     let pack_size = categorizer.shared.settings.pack_size as u64;
     // Before anything was sent, the limits are as they were configured.
     let endpoints = categorizer.endpoints();
     let mut items = items.fuse();
     let warm_up_items = usize::try_from(order.warm_up_requests.saturating_mul(pack_size)).unwrap_or(usize::MAX);
     let mut warm_up = categorizer.stream(stream::iter(items.by_ref().take(warm_up_items)));
-    while warm_up.next().await.is_some() {}
+    let mut is_stopped = false;
+    loop {
+        tokio::select! {
+            outcome = warm_up.next() => if outcome.is_none() { break },
+            () = &mut enough, if !is_stopped => {
+                is_stopped = true;
+                warm_up.stop_handle().stop();
+            }
+        }
+    }
     drop(warm_up);
     probe.reset();
+    if is_stopped {
+        return Step { error: Some(STOPPED.to_owned()), ..Step::default() };
+    }
 
     let start = Instant::now();
     let due_times = order.due_times();
@@ -41,7 +70,7 @@ pub async fn measure(
             tokio::time::sleep_until(start + due).await;
             item
         });
-        run(categorizer.stream(source), start, None, due_of).await
+        run(categorizer.stream(source), start, None, enough, due_of).await
     } else {
         let (most, until) = match order.length {
             Length::Requests(requests) => (requests.saturating_mul(pack_size), None),
@@ -49,7 +78,7 @@ pub async fn measure(
         };
         let items = items.take(usize::try_from(most).unwrap_or(usize::MAX));
         let source = items.take_while(|_| until.is_none_or(|until| Instant::now() < until));
-        run(categorizer.stream(stream::iter(source)), start, until, |_| None).await
+        run(categorizer.stream(stream::iter(source)), start, until, enough, |_| None).await
     };
     let mut step = step(&ran, &probe.take(), start);
     step.due_per_second = order.open.map(|(per_second, _)| per_second);
@@ -73,29 +102,43 @@ async fn run<S: Stream<Item = NewsItem>>(
     mut outcomes: OutcomeStream<S>,
     start: Instant,
     until: Option<Instant>,
+    enough: impl Future<Output = ()> + Send,
     due_of: impl Fn(u64) -> Option<Duration>,
 ) -> Ran {
     let (mut valid_items, mut from_due_s) = (0, Vec::new());
-    let mut stop_at = until;
+    let over = async {
+        match until {
+            Some(time) => tokio::time::sleep_until(time).await,
+            None => std::future::pending().await,
+        }
+    };
+    let (mut enough, mut over) = (pin!(enough), pin!(over));
+    let (mut is_over, mut is_stopped) = (false, false);
     loop {
-        let next = match stop_at {
-            Some(time) => tokio::time::timeout_at(time, outcomes.next()).await,
-            None => Ok(outcomes.next().await),
+        let next = tokio::select! {
+            next = outcomes.next() => next,
+            () = &mut over, if !is_over => {
+                is_over = true;
+                outcomes.stop_handle().stop();
+                continue;
+            }
+            () = &mut enough, if !is_stopped => {
+                is_stopped = true;
+                outcomes.stop_handle().stop();
+                continue;
+            }
         };
         match next {
-            Ok(Some(outcome)) if outcome.result.is_ok() => {
+            Some(outcome) if outcome.result.is_ok() => {
                 valid_items += 1;
                 from_due_s.extend(due_of(outcome.index).map(|due| start.elapsed().saturating_sub(due).as_secs_f64()));
             }
-            Ok(Some(_)) => {}
-            Ok(None) => break,
-            Err(_) => {
-                outcomes.stop_handle().stop();
-                stop_at = None;
-            }
+            Some(_) => {}
+            None => break,
         }
     }
     let error = outcomes.error().filter(|error| !matches!(error, Error::Stopped)).map(ToString::to_string);
+    let error = error.or_else(|| is_stopped.then(|| STOPPED.to_owned()));
     Ran { stats: outcomes.stats(), valid_items, from_due_s, error }
 }
 

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::advice::{Advice, Targets, advise};
 use super::html;
 use super::step::Step;
+use crate::page::file;
 
 /// The version of the form in which sweeps are written. It changes with the meaning of a field, not with a new one.
 pub const FORMAT: u32 = 1;
@@ -103,15 +104,7 @@ impl Sweep {
     /// # Errors
     /// The text is no sweep, or one of another form.
     pub fn from_json(json: &str) -> Result<Self, ReadError> {
-        #[derive(Deserialize)]
-        struct Form {
-            format: u32,
-        }
-        let Form { format } = serde_json::from_str(json)?;
-        if format != FORMAT {
-            return Err(ReadError::Format { found: format });
-        }
-        Ok(serde_json::from_str(json)?)
+        file::read(json, FORMAT, |found| ReadError::Format { found })
     }
 
     /// The steps as a table for other programs, a line each below a line of names. What is unknown is empty.

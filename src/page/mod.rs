@@ -1,5 +1,6 @@
 //! What the HTML pages share: one file each, which needs no script and nothing from elsewhere, in light and dark.
 
+pub(crate) mod file;
 pub(crate) mod lines;
 pub(crate) mod scale;
 pub(crate) mod text;

@@ -108,6 +108,10 @@ fn write(taxonomy: &Taxonomy, form: AnswerForm) -> String {
         AnswerForm::Bare => {
             "Answer with a JSON array alone that holds the id of the category that the item's main subject belongs to"
         }
+        AnswerForm::Category => {
+            "Answer with a JSON array alone that holds an object with the id of the category that the item's main subject \
+             belongs to"
+        }
         AnswerForm::Several(_) => {
             "Answer with a JSON array alone: one object for each item, in their order, with the item's number and the ids of \
              the categories that its subjects belong to, that of the main subject first"
@@ -119,6 +123,7 @@ fn write(taxonomy: &Taxonomy, form: AnswerForm) -> String {
     if let Some(category) = example(taxonomy) {
         text.push_str(&match form {
             AnswerForm::Objects => format!(", for example [{{\"id\":1,\"category\":\"{}\"}}]", category.id),
+            AnswerForm::Category => format!(", for example [{{\"category\":\"{}\"}}]", category.id),
             AnswerForm::Bare => format!(", for example [\"{}\"]", category.id),
             AnswerForm::Several(_) => format!(", for example [{{\"id\":1,\"categories\":[\"{}\"]}}]", category.id),
         });

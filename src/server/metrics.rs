@@ -67,6 +67,10 @@ impl ServerMetrics {
             metrics.engine.get_or_insert(engine);
             metrics.take_in(name, labels, value);
         }
+        // llama.cpp counts the tokens that it processed and those that it had apart from each other.
+        if let (Some(Engine::LlamaCpp), Some(had)) = (metrics.engine, metrics.prefix_cache_hits_tokens) {
+            metrics.prefix_cache_queries_tokens = Some(had.saturating_add(metrics.prompt_tokens.unwrap_or(0)));
+        }
         metrics.engine.is_some().then_some(metrics)
     }
 
@@ -98,7 +102,10 @@ impl ServerMetrics {
                 add(&mut self.generated_tokens);
             }
             "vllm:num_preemptions_total" => add(&mut self.preempted_requests),
-            "vllm:prefix_cache_hits_total" | "vllm:gpu_prefix_cache_hits_total" | "sglang:cached_tokens_total" => {
+            "vllm:prefix_cache_hits_total"
+            | "vllm:gpu_prefix_cache_hits_total"
+            | "sglang:cached_tokens_total"
+            | "llamacpp:prompt_tokens_cached_total" => {
                 add(&mut self.prefix_cache_hits_tokens);
             }
             "vllm:cache_config_info" => {
@@ -179,7 +186,10 @@ mod tests {
         );
         assert_eq!((llama.engine, llama.waiting_requests), (Some(Engine::LlamaCpp), Some(2)));
         assert_eq!((llama.prompt_tokens, llama.generated_tokens, llama.kv_cache_use), (Some(900), Some(40), Some(0.5)));
-        assert_eq!(llama.prefix_cache_hits_tokens, None);
+        assert_eq!((llama.prefix_cache_hits_tokens, llama.prefix_cache_queries_tokens), (None, None));
+        // As a server of November 2026 wrote them.
+        let llama = parse("llamacpp:prompt_tokens_total 22711\nllamacpp:prompt_tokens_cached_total 71602\n");
+        assert_eq!((llama.prefix_cache_hits_tokens, llama.prefix_cache_queries_tokens), (Some(71_602), Some(94_313)));
         let sglang = parse(
             "sglang:num_queue_reqs{tp=\"0\"} 1\nsglang:cached_tokens_total{cache_source=\"device\"} 5\n\
              sglang:cached_tokens_total{cache_source=\"host\"} 6\nsglang:prompt_tokens_total 20\n",

@@ -196,6 +196,11 @@ impl Pool {
             .collect()
     }
 
+    /// The endpoints, in the order of their snapshots.
+    pub(crate) fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
+    }
+
     /// Of each endpoint the requests in flight, its limit and its queue.
     pub(crate) fn loads(&self) -> Vec<(usize, usize, Option<u64>)> {
         let load = |state: &EndpointState| (state.in_flight, state.limit.current(), state.queue_depth());
@@ -223,15 +228,16 @@ impl Pool {
     }
 
     /// Reads an endpoint's metrics, for the proof of the prefix and, if `watches_queue`, to lower its limit when many
-    /// requests wait inside it. `admitted_at` is that of a request which it has just answered.
+    /// requests wait inside it or its KV cache is full. `admitted_at` is that of a request which it has just answered.
     pub(crate) async fn read_metrics(self: Arc<Self>, at: usize, admitted_at: Instant, watches_queue: bool) {
         let Some(endpoint) = self.endpoints.get(at) else { return };
         let metrics = endpoint.transport.metrics().await;
         let mut state = self.state();
         state.endpoints[at].server_said(metrics.as_ref());
-        let waiting = metrics.as_ref().and_then(|metrics| metrics.waiting_requests).filter(|_| watches_queue);
-        if let Some(waiting) = waiting {
-            state.endpoints[at].limit.queue_seen(waiting, admitted_at);
+        if let Some(metrics) = metrics.as_ref().filter(|_| watches_queue) {
+            let limit = &mut state.endpoints[at].limit;
+            metrics.waiting_requests.into_iter().for_each(|waiting| limit.queue_seen(waiting, admitted_at));
+            metrics.kv_cache_use.into_iter().for_each(|in_use| limit.cache_seen(in_use, admitted_at));
         }
         state.endpoints[at].prefix_cache.metrics_read(metrics.as_ref());
         state.warn_of_prefix(at, &endpoint.base_url);

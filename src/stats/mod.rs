@@ -7,6 +7,7 @@ mod recorder;
 mod tally;
 mod time_line;
 mod times;
+mod window;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -15,8 +15,10 @@ use crate::taxonomy::Taxonomy;
 /// # Panics
 /// When the reader breaks its contract: one result for each item, each label of the taxonomy.
 pub fn read_answer(text: &str, pack_len: usize, was_cut: bool, taxonomy: &Taxonomy) -> Vec<Option<String>> {
-    let bare = Reader::new(taxonomy, AnswerForm::Bare).understand(text, was_cut, None, 1);
-    assert_eq!(bare.len(), 1, "one result for the item");
+    for form in [AnswerForm::Category, AnswerForm::Bare] {
+        let single = Reader::new(taxonomy, form).understand(text, was_cut, None, 1);
+        assert_eq!(single.len(), 1, "one result for the item");
+    }
     let labels = Reader::new(taxonomy, AnswerForm::Objects).understand(text, was_cut, None, pack_len);
     assert_eq!(labels.len(), pack_len, "one result for each item");
     let id_of = |category| taxonomy.at(category).map(|category| category.id.to_string());

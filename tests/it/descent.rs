@@ -481,14 +481,13 @@ async fn packs_are_full_while_the_server_is_busy() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_prefix_goes_to_the_endpoint_that_has_it() {
+/// Walks 1,500 items over three endpoints whose caches have room for about three of the seven prefixes.
+async fn walked_over_three(affinity: bool) -> Stats {
     let mut parents: Vec<usize> = (0..6).collect();
     parents.extend((0..36).map(|n| n / 6));
     let servers: Vec<_> = (0..3)
         .map(|_| {
             let latency = Latency::new(5_000.0, Duration::from_millis(5), Duration::ZERO);
-            // Room for about three of the seven prefixes.
             SimulatedServer::builder().latency(latency).prefix_cache(16, 1_500).engine()
         })
         .collect();
@@ -500,17 +499,29 @@ async fn a_prefix_goes_to_the_endpoint_that_has_it() {
         .concurrency(2)
         .max_concurrency(2)
         .seed(3)
-        .descend(Descent::default())
+        .descend(Descent::default().affinity(affinity))
         .build()
         .unwrap();
     let item = |n: usize| {
         let words: Vec<_> = path_to(&parents, 6 + (n * 5) % 36).into_iter().map(word).collect();
         NewsItem::new(n.to_string(), format!("{} {n}", words.join(" ")), "")
     };
-    let report = categorizer.categorize((0..1_500).map(item).collect::<Vec<_>>()).await;
-    let requests: BTreeMap<_, _> =
-        report.stats.endpoints.iter().map(|of| (of.endpoint.to_string(), of.requests)).collect();
-    println!("cached {:.3}, requests {requests:?}", report.stats.cached_share().unwrap());
+    categorizer.categorize((0..1_500).map(item).collect::<Vec<_>>()).await.stats
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_prefix_goes_to_the_endpoint_that_has_it() {
+    let (with, without) = (walked_over_three(true).await, walked_over_three(false).await);
+    let cached = |stats: &Stats| stats.cached_share().unwrap();
+    let requests: BTreeMap<_, _> = with.endpoints.iter().map(|of| (of.endpoint.to_string(), of.requests)).collect();
+    println!(
+        "cached {:.3} in {:.1} s, without affinity {:.3} in {:.1} s; requests {requests:?}",
+        cached(&with),
+        with.elapsed_s,
+        cached(&without),
+        without.elapsed_s
+    );
+    assert!(cached(&with) > cached(&without) + 0.05, "more of the prompts is cached");
     let (least, most) = (requests.values().min().unwrap(), requests.values().max().unwrap());
     assert!(most < &(2 * least), "no endpoint is left to the others: {requests:?}");
 }

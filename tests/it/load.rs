@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use slugline::load::{self, About, Arrivals, Length, Order, Probe, Standing, Step, Sweep, Targets};
+use slugline::load::{self, About, Arrivals, Length, Lengthening, Order, Probe, Standing, Step, Sweep, Targets};
 use slugline::testing::{Latency, Reply, ScriptedTransport, SimulatedEngine, SimulatedServer};
 use slugline::{Categorizer, CategorizerBuilder, EndpointConfig, Taxonomy};
 
@@ -23,7 +23,7 @@ fn over(engine: &SimulatedEngine, probe: &Probe, concurrency: usize) -> Categori
 /// A step with requests of the reference size.
 async fn reference_step(latency: Latency, concurrency: usize, rounds: usize) -> Step {
     let engine = SimulatedServer::builder().latency(latency).engine();
-    let probe = Probe::with_output_tokens(200);
+    let probe = Probe::with_output_tokens(200, Lengthening::WriteOn);
     let categorizer = over(&engine, &probe, concurrency).confidence(false).build().unwrap();
     let order = Order::closed(Length::Requests((rounds * concurrency) as u64)).warm_up(concurrency as u64);
     load::measure(&categorizer, &probe, load::generated_items(concurrency as u64), &order).await
@@ -138,6 +138,77 @@ async fn failures_are_counted_and_a_server_that_is_not_there_is_told() {
     let nobody = ScriptedTransport::new(|_| Reply::hang());
     let step = load::measure(&scripted(&nobody, &probe, 4), &probe, labelled(), &order).await;
     assert!(step.error.is_some() && step.latency.is_none() && step.success_share == 0.0, "{step:?}");
+}
+
+/// A server that fails as llama.cpp does when it is to write on behind a schema, and writes a longer answer when asked.
+fn like_llama_cpp() -> ScriptedTransport {
+    ScriptedTransport::new(|asked| {
+        let body = serde_json::to_value(&asked.request).unwrap();
+        let has_schema = !body["response_format"].is_null();
+        if has_schema && body["ignore_eos"] == true {
+            let words = r#"{"error":{"code":500,"message":"Unexpected empty grammar stack after accepting piece: ]","type":"server_error"}}"#;
+            return Reply::status(500, words).after(SECOND);
+        }
+        let objects = (1..=asked.items.len()).map(|id| format!("{{\"id\":{id},\"category\":\"sport\"}}"));
+        let objects = objects.collect::<Vec<_>>().join(",");
+        let text = &body["response_format"]["json_schema"]["schema"]["properties"]["reason"];
+        let is_long = text["minLength"].as_u64().is_some_and(|letters| letters > 1_000);
+        let (content, output_tokens) = if is_long {
+            (format!("{{\"items\":[{objects}],\"reason\":\"It is about"), body["max_tokens"].as_u64().unwrap())
+        } else {
+            (format!("[{objects}]"), 12 * asked.items.len() as u64)
+        };
+        let finish = if is_long { "length" } else { "stop" };
+        let answer = serde_json::json!({
+            "choices": [{"message": {"content": content}, "finish_reason": finish}],
+            "usage": {"prompt_tokens": 1_100, "completion_tokens": output_tokens},
+        });
+        Reply::response(slugline::server::Response::new(200, answer.to_string())).after(SECOND)
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_cannot_write_on_is_asked_for_a_longer_answer() {
+    let server = like_llama_cpp();
+    let found = load::find_lengthening(&scripted(&server, &Probe::new(), 2), 200).await;
+    assert_eq!(found.by, Some(Lengthening::LongText), "{}", found.words);
+    assert!(found.words.contains("empty grammar stack") && server.asked().len() == 2, "{}", found.words);
+
+    let probe = Probe::with_output_tokens(200, Lengthening::LongText);
+    let step =
+        load::measure(&scripted(&server, &probe, 2), &probe, labelled(), &Order::closed(Length::Requests(6))).await;
+    assert_eq!((step.valid_items, step.answered, step.requests), (18, 6, 6));
+    assert_eq!(step.output_tokens_per_request, Some(200.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_writes_on_is_let_and_one_that_does_neither_keeps_its_length() {
+    let engine = SimulatedServer::builder().engine();
+    let found = load::find_lengthening(&over(&engine, &Probe::new(), 2).build().unwrap(), 200).await;
+    assert_eq!(found.by, Some(Lengthening::WriteOn), "{}", found.words);
+    let short = ScriptedTransport::new(right);
+    let found = load::find_lengthening(&scripted(&short, &Probe::new(), 2), 200).await;
+    assert!(found.by.is_none() && found.words.contains("wrote 20 tokens of 64"), "{}", found.words);
+    let nobody = ScriptedTransport::new(|_| Reply::hang());
+    let found = load::find_lengthening(&scripted(&nobody, &Probe::new(), 2), 200).await;
+    assert_eq!((found.by, nobody.asked().len()), (None, 1), "a second request would hang as long: {}", found.words);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_is_stopped_is_what_was_done_by_then() {
+    let server = ScriptedTransport::new(|asked| right(asked).after(SECOND));
+    let measured = async |warm_up: u64, seconds: f64| {
+        let probe = Probe::new();
+        let order = Order::closed(Length::Requests(1_000)).warm_up(warm_up);
+        let enough = tokio::time::sleep(Duration::from_secs_f64(seconds));
+        load::measure_until(&scripted(&server, &probe, 4), &probe, labelled(), &order, enough).await
+    };
+    let step = measured(0, 10.5).await;
+    assert!((10.0..12.0).contains(&step.seconds) && step.valid_items > 90, "{step:?}");
+    assert_eq!((step.items, step.requests), (step.valid_items, step.answered), "what was in flight is waited for");
+    assert!(step.error.unwrap().contains("stopped"));
+    let step = measured(100, 2.5).await;
+    assert!(step.requests == 0 && step.error.is_some(), "{step:?}");
 }
 
 #[test]

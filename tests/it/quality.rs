@@ -19,6 +19,21 @@ fn assignments(report: &Report) -> Vec<&Assignment> {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_category_without_a_number_answers_a_single_item() {
+    let answer = |label: &str| format!(r#"[{{"category":"{label}"}}]"#);
+    let server = ScriptedTransport::new(move |asked| Reply::text(&answer(right_label(&asked.items[0]))));
+    let categorizer = builder(&[&server]).pack_size(1).answer_form(AnswerForm::Category).build().unwrap();
+    let report = categorizer.categorize(items(6)).await;
+    check_all_there(&report, 6);
+    assert_eq!((report.categorized(), server.asked().len()), (6, 6));
+    let Request::Chat(request) = &server.asked()[0].request else { panic!("no chat request") };
+    let format = request.options.response_format.as_ref().unwrap().get();
+    let schema = r#""items":{"type":"object","properties":{"category":{"type":"string","enum":["sport","business","other"]}},"required":["category"]"#;
+    assert!(format.contains(schema), "{format}");
+    assert!(categorizer.prefix().text().contains(r#"for example [{"category":"business"}]."#));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_bare_label_answers_a_single_item() {
     let server = ScriptedTransport::new(|asked| Reply::text(&format!("[\"{}\"]", right_label(&asked.items[0]))));
     let categorizer = builder(&[&server]).pack_size(1).answer_form(AnswerForm::Bare).build().unwrap();
@@ -32,23 +47,30 @@ async fn a_bare_label_answers_a_single_item() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bare_answer_with_two_labels_is_not_believed() {
-    let server = ScriptedTransport::new(|_| Reply::text(r#"["sport","business"]"#));
-    let categorizer = builder(&[&server]).pack_size(1).answer_form(AnswerForm::Bare).build().unwrap();
-    let report = categorizer.categorize(items(1)).await;
-    assert_eq!(report.outcomes[0].result.as_ref().unwrap_err().kind.as_str(), "repeated");
+async fn an_answer_without_numbers_and_with_two_labels_is_not_believed() {
+    for (form, answer) in [
+        (AnswerForm::Bare, r#"["sport","business"]"#),
+        (AnswerForm::Category, r#"[{"category":"sport"},{"category":"business"}]"#),
+    ] {
+        let server = ScriptedTransport::new(move |_| Reply::text(answer));
+        let categorizer = builder(&[&server]).pack_size(1).answer_form(form).build().unwrap();
+        let report = categorizer.categorize(items(1)).await;
+        assert_eq!(report.outcomes[0].result.as_ref().unwrap_err().kind.as_str(), "repeated", "{form}");
+    }
 }
 
 #[test]
-fn bare_labels_in_packs_are_refused() {
+fn labels_without_numbers_in_packs_are_refused() {
     let server = ScriptedTransport::new(|_| Reply::hang());
-    let error = builder(&[&server]).answer_form(AnswerForm::Bare).build().unwrap_err();
-    assert!(error.to_string().contains("set the pack size to 1"), "{error}");
+    for form in [AnswerForm::Bare, AnswerForm::Category] {
+        let error = builder(&[&server]).answer_form(form).build().unwrap_err();
+        assert!(error.to_string().contains("set the pack size to 1"), "{error}");
+    }
 }
 
 #[tokio::test]
-async fn the_simulated_server_answers_in_both_forms_with_confidence() {
-    for (form, pack_size) in [(AnswerForm::Bare, 1), (AnswerForm::Objects, 3)] {
+async fn the_simulated_server_answers_in_every_form_with_confidence() {
+    for (form, pack_size) in [(AnswerForm::Bare, 1), (AnswerForm::Category, 1), (AnswerForm::Objects, 3)] {
         let endpoint = EndpointConfig::new("simulated").transport(SimulatedServer::builder().engine());
         let categorizer = Categorizer::builder(taxonomy())
             .endpoint(endpoint)

@@ -1,11 +1,14 @@
 //! The page: one HTML file that needs no script and nothing from elsewhere.
 
 mod frontier;
+mod languages;
 mod placing;
 mod reliability;
 mod setting;
+mod several;
 
 use super::compare::Paired;
+use super::metrics::Metrics;
 use super::report::{About, Comparison, Evaluation, SettingReport};
 use crate::page::text::{self, escape, grouped, p_value, percent, points, rough, rough_or_unknown};
 use crate::page::{document, facts, notes, section, table};
@@ -19,13 +22,24 @@ pub(super) fn page(evaluation: &Evaluation) -> String {
         body += &section("Accuracy against speed", &frontier::figure(evaluation));
         body += &section("Settings", &settings(evaluation));
     }
+    if evaluation.settings.iter().any(|report| report.several.is_some()) {
+        body += &section("Several categories", &several::figures(&evaluation.settings));
+    }
+    if evaluation.settings.iter().any(is_of_language) {
+        body += &section("Languages", &languages::figures(&evaluation.settings));
+    }
     if !evaluation.comparisons.is_empty() {
         body += &section("The same items in two settings", &comparisons(&evaluation.comparisons));
     }
-    for (number, report) in evaluation.settings.iter().enumerate() {
+    // Of languages the table is enough: a matrix for each of twenty would bury the others.
+    for (number, report) in evaluation.settings.iter().enumerate().filter(|(_, report)| !is_of_language(report)) {
         body += &setting::section(number, report, &evaluation.categories);
     }
     document(&title, &body)
+}
+
+fn is_of_language(report: &SettingReport) -> bool {
+    report.setting.language.is_some()
 }
 
 fn header(about: &About, title: &str) -> String {
@@ -49,7 +63,8 @@ fn settings(evaluation: &Evaluation) -> String {
                 scope=\"col\">Items</th><th scope=\"col\">Correct</th><th scope=\"col\">Prompt</th><th \
                 scope=\"col\">Cached</th><th scope=\"col\">Output</th><th scope=\"col\">Requests</th><th \
                 scope=\"col\">Seconds</th></tr></thead>";
-    let rows: String = evaluation.settings.iter().enumerate().map(|(number, report)| row(number, report)).collect();
+    let all = evaluation.settings.iter().enumerate().filter(|(_, report)| !is_of_language(report));
+    let rows: String = all.map(|(number, report)| row(number, report)).collect();
     let table = table("Settings", "settings", &format!("{head}<tbody>{rows}</tbody>"));
     format!(
         "{table}\n<p class=\"about\">Accuracy with its 95 % interval (Wilson); failed items count as wrong. Macro-F1 is the \
@@ -60,15 +75,9 @@ fn settings(evaluation: &Evaluation) -> String {
 
 fn row(number: usize, report: &SettingReport) -> String {
     let SettingReport { setting, metrics, throughput, .. } = report;
-    let interval = metrics.accuracy_interval;
     let error = metrics.reliability.as_ref().map(|reliability| reliability.expected_calibration_error);
     let cells = [
-        format!(
-            "<b>{}</b> <small>{:.0} – {:.0}</small>",
-            percent(metrics.accuracy),
-            100.0 * interval.low,
-            100.0 * interval.high
-        ),
+        accuracy(metrics),
         percent(metrics.macro_f1),
         grouped(metrics.failed as i64),
         grouped(metrics.outside_taxonomy as i64),
@@ -84,6 +93,17 @@ fn row(number: usize, report: &SettingReport) -> String {
     let name = escape(&setting.name);
     let cells = cells.join("</td><td>");
     format!("<tr><th scope=\"row\"><a href=\"#setting-{number}\">{name}</a></th><td>{cells}</td></tr>")
+}
+
+/// The share of right items with its interval.
+fn accuracy(metrics: &Metrics) -> String {
+    let interval = metrics.accuracy_interval;
+    format!(
+        "<b>{}</b> <small>{:.0} – {:.0}</small>",
+        percent(metrics.accuracy),
+        100.0 * interval.low,
+        100.0 * interval.high
+    )
 }
 
 fn comparisons(comparisons: &[Comparison]) -> String {
@@ -142,8 +162,9 @@ mod tests {
 
     use super::super::item::{GradedItem, Prediction};
     use super::super::report::{Point, Setting, Throughput};
+    use super::super::several::GradedSet;
     use super::*;
-    use crate::{Category, Taxonomy};
+    use crate::{Category, CategoryId, Taxonomy};
 
     const EVIL: &str = "<script>alert('x')</script>\"&";
 
@@ -154,7 +175,7 @@ mod tests {
         evaluation.about.server = Some(EVIL.into());
         evaluation.notes.push(EVIL.into());
         evaluation.points.push(Point { name: EVIL.into(), accuracy: 0.3, interval: None, items_per_second: 2.0 });
-        for name in [EVIL, "two"] {
+        for name in [EVIL, "two", "of a language"] {
             let prediction = Prediction { confidence: Some(0.7), ..Prediction::new("b") };
             let items = vec![
                 GradedItem { index: 0, id: EVIL.into(), truth: "a".into(), result: Ok(prediction.clone()) },
@@ -162,8 +183,17 @@ mod tests {
                 GradedItem { index: 2, id: EVIL.into(), truth: "b".into(), result: Err(EVIL.into()) },
             ];
             let throughput = Throughput::new(Duration::from_secs(1), 1, &items);
-            evaluation.add(Setting::new(name, 1, EVIL), items, throughput).unwrap();
+            let mut setting = Setting::new(name, 1, EVIL);
+            if name == "of a language" {
+                (setting.sample, setting.language) = (Some(EVIL.into()), Some(EVIL.into()));
+            }
+            evaluation.add(setting, items, throughput).unwrap();
         }
+        let set = |ids: &[&str]| ids.iter().map(|id| CategoryId::from(*id)).collect();
+        evaluation.add_sets(&[
+            GradedSet { truth: set(&["a", "b"]), given: Ok(set(&["a"])) },
+            GradedSet { truth: set(&["a"]), given: Err("below-threshold".into()) },
+        ]);
         evaluation
     }
 
@@ -172,6 +202,16 @@ mod tests {
         let page = page(&evaluation());
         assert!(!page.contains("<script") && !page.contains("alert('x')"), "{page}");
         assert!(page.matches("&lt;script&gt;").count() > 10);
+    }
+
+    #[test]
+    fn several_categories_and_languages_have_tables_of_their_own() {
+        let page = page(&evaluation());
+        let several = &page[page.find("<h2>Several categories</h2>").unwrap()..];
+        assert!(several.contains("<b>50.0\u{a0}%</b>"), "micro-F1 is 2 · 1 / (3 + 1): {several}");
+        let languages = &page[page.find("<h2>Languages</h2>").unwrap()..];
+        assert!(languages.contains("<th scope=\"row\">&lt;script&gt;"), "{languages}");
+        assert!(!page.contains("<h2>of a language</h2>"), "no section of its own");
     }
 
     #[test]

@@ -17,10 +17,7 @@ pub(super) struct Token {
 pub(super) struct Draft {
     pub(super) objects: Vec<DraftObject>,
     pub(super) form: Form,
-    /// The elements of the array are bare labels.
-    pub(super) is_bare: bool,
-    /// Each object has a list of labels.
-    pub(super) has_lists: bool,
+    pub(super) element: Element,
     /// Text before and after the JSON.
     pub(super) before: String,
     pub(super) after: String,
@@ -35,6 +32,20 @@ pub(super) enum Form {
     Wrapped,
     /// `{"category": "sport"}` for the first item alone, as clients ask that send one item a request.
     Single,
+}
+
+/// What stands for each item.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Element {
+    /// `{"id": 1, "category": "sport"}`
+    #[default]
+    Numbered,
+    /// `{"id": 1, "categories": ["sport", "health"]}`
+    List,
+    /// `{"category": "sport"}`
+    Category,
+    /// `"sport"`
+    Bare,
 }
 
 /// One object of the array.
@@ -93,7 +104,7 @@ impl Draft {
             Form::Single => {
                 if let Some(object) = self.objects.first() {
                     push(&mut out, "{\"");
-                    object.write_category(&mut out, style, self.has_lists);
+                    object.write_category(&mut out, style, self.element == Element::List);
                 }
             }
             Form::Array => {
@@ -119,19 +130,26 @@ impl Draft {
             if number > 0 {
                 push(out, ",");
             }
-            if self.is_bare {
-                push(out, if style.blanks && number > 0 { " \"" } else { "\"" });
-                object.write_label(out, &object.label, style.labels, "\"");
-            } else {
-                object.write(out, style, number > 0, self.has_lists);
+            let has_blank = style.blanks && number > 0;
+            match self.element {
+                Element::Bare => {
+                    push(out, if has_blank { " \"" } else { "\"" });
+                    object.write_label(out, &object.label, style.labels, "\"");
+                }
+                Element::Category => {
+                    push(out, if has_blank { " {\"" } else { "{\"" });
+                    object.write_category(out, style, false);
+                }
+                Element::Numbered => object.write(out, style, has_blank, false),
+                Element::List => object.write(out, style, has_blank, true),
             }
         }
     }
 }
 
 impl DraftObject {
-    fn write(&self, out: &mut Vec<Token>, style: Style<'_>, after_comma: bool, has_lists: bool) {
-        push_all(out, &[if style.blanks && after_comma { " {\"" } else { "{\"" }, "id", "\":"]);
+    fn write(&self, out: &mut Vec<Token>, style: Style<'_>, has_blank: bool, has_lists: bool) {
+        push_all(out, &[if has_blank { " {\"" } else { "{\"" }, "id", "\":"]);
         if style.blanks {
             push(out, " ");
         }
@@ -239,7 +257,7 @@ mod tests {
 
     fn draft(shares: [f64; 5], form: Form) -> Draft {
         let objects = (1..=2).map(|id| DraftObject::new(id, &labels(), shares.to_vec(), 1)).collect();
-        Draft { objects, form, is_bare: false, has_lists: false, before: String::new(), after: String::new() }
+        Draft { objects, form, element: Element::Numbered, before: String::new(), after: String::new() }
     }
 
     fn text(tokens: &[Token]) -> String {
@@ -267,12 +285,16 @@ mod tests {
     }
 
     #[test]
-    fn bare_labels_are_strings() {
+    fn labels_can_stand_without_an_id() {
         let mut draft = draft([0.1, 0.5, 0.2, 0.1, 0.1], Form::Array);
-        draft.is_bare = true;
         let labels = labels();
-        let tokens = draft.write(Style { labels: &labels, blanks: true });
-        assert_eq!(text(&tokens), r#"["sci-tech", "sci-tech"]"#);
+        for (element, expected) in [
+            (Element::Bare, r#"["sci-tech", "sci-tech"]"#),
+            (Element::Category, r#"[{"category": "sci-tech"}, {"category": "sci-tech"}]"#),
+        ] {
+            draft.element = element;
+            assert_eq!(text(&draft.write(Style { labels: &labels, blanks: true })), expected);
+        }
     }
 
     #[test]

@@ -226,8 +226,7 @@ impl Inner {
         Draft {
             objects: items.iter().map(object).collect(),
             form,
-            is_bare: ask.format.is_bare(&ask.prefix),
-            has_lists: most_labels > 1,
+            element: ask.format.element(&ask.prefix),
             before: String::new(),
             after: String::new(),
         }

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::answer::Element;
 use super::prompt;
 
 /// A request, whichever endpoint it came to.
@@ -42,8 +43,8 @@ pub(super) enum Format {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct SchemaFacts {
     pub(super) root_is_object: bool,
-    /// The array is of bare labels, not of objects.
-    pub(super) is_bare: bool,
+    /// What the array is of.
+    pub(super) element: Element,
     /// The root is the object of one item: it has a `category`.
     pub(super) is_single: bool,
     /// The most labels of an item, where it has a list of `categories`; else 0.
@@ -165,11 +166,15 @@ impl Format {
         }
     }
 
-    /// Whether the answer is an array of bare labels: as the schema says, else as the example in the prompt does.
-    pub(super) fn is_bare(&self, prefix: &str) -> bool {
+    /// What the array of the answer is of: as the schema says, else as the example in the prompt does.
+    pub(super) fn element(&self, prefix: &str) -> Element {
+        let says = |example: &str| prefix.contains(&format!("for example [{example}"));
         match self {
-            Self::Text | Self::JsonObject => prefix.contains("for example [\""),
-            Self::JsonSchema(schema) => schema.is_bare,
+            Self::JsonSchema(schema) => schema.element,
+            _ if says("\"") => Element::Bare,
+            _ if says("{\"category\"") => Element::Category,
+            _ if self.most_labels(prefix) > 1 => Element::List,
+            _ => Element::Numbered,
         }
     }
 
@@ -197,18 +202,19 @@ impl SchemaFacts {
         let root_is_object = schema["type"] == "object";
         let array = if root_is_object { &schema["properties"]["items"] } else { schema };
         let is_single = root_is_object && schema["properties"]["category"].is_object();
-        let element = if is_single { schema } else { &array["items"] };
-        let is_bare = element["type"] == "string";
-        let list = &element["properties"]["categories"];
+        let item = if is_single { schema } else { &array["items"] };
+        let properties = &item["properties"];
+        let list = &properties["categories"];
         let most_labels = list["maxItems"].as_u64().map_or(0, |most| most as usize);
-        let label = match (is_bare, list.is_object()) {
-            (true, _) => element,
-            (false, true) => &list["items"],
-            (false, false) => &element["properties"]["category"],
+        let (element, label) = match item["type"] == "string" {
+            true => (Element::Bare, item),
+            false if list.is_object() => (Element::List, &list["items"]),
+            false if properties["id"].is_object() => (Element::Numbered, &properties["category"]),
+            false => (Element::Category, &properties["category"]),
         };
         let labels = label["enum"].as_array();
         let labels = labels.into_iter().flatten().filter_map(|label| label.as_str().map(str::to_owned)).collect();
-        Self { root_is_object, is_bare, is_single, most_labels, labels }
+        Self { root_is_object, element, is_single, most_labels, labels }
     }
 }
 
@@ -235,7 +241,7 @@ mod tests {
         assert_eq!((ask.model.as_str(), ask.prefix.as_str(), ask.message.as_str()), ("m", "S", "U"));
         assert_eq!((ask.max_tokens, ask.top_logprobs), (Some(9), Some(20)));
         let labels = vec!["sport".to_owned(), "other".to_owned()];
-        let facts = SchemaFacts { root_is_object: false, is_bare: false, is_single: false, most_labels: 0, labels };
+        let facts = SchemaFacts { labels, ..SchemaFacts::default() };
         assert_eq!(ask.format, Format::JsonSchema(facts.clone()));
         let object = json!({"type": "object", "properties": {"items": array}});
         let ask = chat(&body(&format(&object))).unwrap();
@@ -244,7 +250,8 @@ mod tests {
         let single =
             json!({"type": "object", "properties": {"category": {"enum": ["sport", "other"], "type": "string"}}});
         let ask = chat(&body(&format(&single))).unwrap();
-        assert_eq!(ask.format, Format::JsonSchema(SchemaFacts { root_is_object: true, is_single: true, ..facts }));
+        let expected = SchemaFacts { root_is_object: true, is_single: true, element: Element::Category, ..facts };
+        assert_eq!(ask.format, Format::JsonSchema(expected));
     }
 
     #[test]

@@ -61,8 +61,9 @@ impl Output {
 /// Changes the objects of an answer and what stands around them.
 pub(super) fn spoil_draft(draft: &mut Draft, labels: &[String], decided: &mut Decided) {
     let faults = std::mem::take(&mut decided.faults);
+    let items = draft.objects.len() as u64;
     for fault in &faults {
-        spoil_objects(draft, labels, *fault, &mut decided.random);
+        spoil_objects(draft, labels, *fault, items, &mut decided.random);
         match fault {
             Fault::Fenced => {
                 draft.before.insert_str(0, "```json\n");
@@ -83,7 +84,7 @@ pub(super) fn spoil_draft(draft: &mut Draft, labels: &[String], decided: &mut De
     decided.faults = faults;
 }
 
-fn spoil_objects(draft: &mut Draft, labels: &[String], fault: Fault, random: &mut fastrand::Rng) {
+fn spoil_objects(draft: &mut Draft, labels: &[String], fault: Fault, items: u64, random: &mut fastrand::Rng) {
     let objects = &mut draft.objects;
     if objects.is_empty() {
         return;
@@ -107,7 +108,9 @@ fn spoil_objects(draft: &mut Draft, labels: &[String], fault: Fault, random: &mu
         Fault::UnknownLabel => NO_LABEL.clone_into(&mut objects[at].label),
         Fault::LabelVariant => objects[at].label = variant(&objects[at].label, random),
         Fault::ExtraObject => {
-            let id = objects.len() as u64 + 1 + random.u64(..3);
+            // Beyond all items, also where one was dropped: else it would take that one's number, and nobody could tell the
+            // answer from a right one.
+            let id = items + 1 + random.u64(..3);
             let shares = objects[at].shares.clone();
             objects.push(DraftObject::new(id, labels, shares, 1));
         }
@@ -209,8 +212,12 @@ fn with_bad_utf8(body: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::answer::{Form, Style, plain_text};
+    use std::collections::BTreeSet;
+
+    use super::super::answer::{Element, Form, Style, plain_text};
     use super::*;
+    use crate::answer::{AnswerForm, Reader};
+    use crate::{Category, Taxonomy};
 
     fn labels() -> Vec<String> {
         ["sport", "sci-tech"].map(str::to_owned).to_vec()
@@ -226,8 +233,7 @@ mod tests {
         let mut draft = Draft {
             objects,
             form: Form::Array,
-            is_bare: false,
-            has_lists: false,
+            element: Element::Numbered,
             before: String::new(),
             after: String::new(),
         };
@@ -264,6 +270,46 @@ mod tests {
             let variant = strange(Fault::LabelVariant);
             assert!(variant.len() == 1 && variant[0] != "sport", "{variant:?}");
         }
+    }
+
+    /// What a client reads of an answer to items that belong to the labels in their order, with these faults: whether some item
+    /// got a label that is not its own. The answer may have as many tokens as a right one.
+    fn misleads(faults: &[Fault], items: usize, seed: u64, reader: &Reader, labels: &[String]) -> bool {
+        let shares = |own: usize| (0..labels.len()).map(|label| if label == own { 0.9 } else { 0.1 }).collect();
+        let objects = (0..items).map(|own| DraftObject::new(own as u64 + 1, labels, shares(own), 1)).collect();
+        let (before, after) = (String::new(), String::new());
+        let mut draft = Draft { objects, form: Form::Array, element: Element::Numbered, before, after };
+        let style = Style { labels, blanks: false };
+        let max_tokens = draft.write(style).len();
+        let mut decided = decided(faults, seed);
+        spoil_draft(&mut draft, labels, &mut decided);
+        let mut output = Output::of(draft.write(style));
+        spoil_output(&mut output, max_tokens, &mut decided);
+        output.limit(max_tokens);
+        let text: String = output.tokens.iter().map(|token| token.text.as_str()).collect();
+        let read = reader.understand(&text, output.finish_reason == "length", None, items);
+        read.iter().enumerate().any(|(own, label)| label.as_ref().is_ok_and(|label| label.category != own))
+    }
+
+    /// No fault and no two at once make a client take a label that is not an item's own, with one exception that nobody could
+    /// tell from a right answer: the model writes a second label for an item first, and the answer is cut before the right one.
+    #[test]
+    fn of_two_faults_at_once_one_pair_alone_misleads() {
+        let ids = ["sport", "health", "arts", "crime"];
+        let category = |id: &str| Category::new(id, id.to_uppercase(), format!("About {id}."));
+        let taxonomy = Taxonomy::new("t", "1", ids.map(category)).unwrap();
+        let reader = Reader::new(&taxonomy, AnswerForm::Objects);
+        let labels = ids.map(str::to_owned);
+        let kinds = || Fault::ALL.iter().copied().filter(|fault| !fault.is_instead_of_answer());
+        let mut misleading = BTreeSet::new();
+        for (first, second) in kinds().flat_map(|first| kinds().map(move |second| (first, second))) {
+            let faults = if first == second { vec![first] } else { vec![first, second] };
+            let of_items = |items| (0..50).any(|seed| misleads(&faults, items, seed, &reader, &labels));
+            if first <= second && (1..=ids.len()).any(of_items) {
+                misleading.insert((first, second));
+            }
+        }
+        assert_eq!(Vec::from_iter(misleading), [(Fault::DuplicateObject, Fault::SwapObjects)]);
     }
 
     #[test]
