@@ -291,7 +291,7 @@ fn items(args: &LearnArgs, taxonomy: &Taxonomy) -> Result<Known, String> {
         let category = taxonomy.find(label).ok_or_else(|| format!("{label} is no label of categories/ag-news.toml"))?;
         CATEGORIES.iter().position(|id| *id == category.id.as_str()).ok_or_else(|| "another taxonomy".to_owned())
     };
-    let labelled = input::read(path, &args.label_field, usize::MAX)?;
+    let labelled = input::read(path, &args.label_field, None, usize::MAX)?;
     let mut file =
         labelled.into_iter().map(|of| Ok((of.item, place(&of.label)?))).collect::<Result<Known, String>>()?;
     // Markup, which cleaning changes, and the simulation would not know them again.

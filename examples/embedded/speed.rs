@@ -29,7 +29,7 @@ pub(crate) struct CutsArgs {
 
 /// The same items with each cut.
 pub(crate) async fn cuts(args: CutsArgs, model: SentenceModel, taxonomy: Taxonomy) -> Result<(), String> {
-    let labelled = input::read(&args.input, &args.label_field, usize::MAX)?;
+    let labelled = input::read(&args.input, &args.label_field, None, usize::MAX)?;
     println!("{} items, the embedding model alone", labelled.len());
     println!("{:>7} {:>9} {:>9}", "tokens", "accuracy", "items/s");
     for tokens in args.tokens {

@@ -13,8 +13,8 @@ use rten_tensor::prelude::*;
 use super::word_pieces::WordPieces;
 use super::{Embed, EmbedError, normalized};
 
-/// The most tokens of a text that the model is shown: the lead says it. Of 600 AG News items 48, 64, 96 and 128 tokens got .840,
-/// .833, .833 and .832 right (`tiers cuts`), so more of a text takes time and brings nothing.
+/// The most tokens of a text that the model is shown: the lead says it. Of 600 AG News items 48, 64, 96 and 128 tokens got
+/// .840, .833, .833 and .832 right (`tiers cuts`), so more of a text takes time and brings nothing.
 const MAX_TOKENS: usize = 64;
 /// The most bytes of a text that are tokenized, for each token.
 const BYTES_PER_TOKEN: usize = 16;
@@ -24,9 +24,9 @@ const MOST_TOKENS: usize = 512;
 /// A sentence-embedding model of the BERT family from a folder with `model.onnx` and `tokenizer.json`, such as
 /// all-MiniLM-L6-v2. The vectors of tokens are averaged where the model does not pool by itself.
 ///
-/// A text is cut after 64 tokens ([`max_tokens`](Self::max_tokens)). Each is run by itself, one on each core: in batches on the same cores none was faster, and
-/// this way nothing is padded. The model has a thread of its own that hands out the work, so that what comes from several runs
-/// does not compete; it ends when the last clone is dropped.
+/// A text is cut after 64 tokens ([`max_tokens`](Self::max_tokens)). Each is run by itself, one on each core: in batches on the
+/// same cores none was faster, and this way nothing is padded. The model has a thread of its own that hands out the work, so that
+/// what comes from several runs does not compete; it ends when the last clone is dropped.
 ///
 /// The project's `examples/embedded/fetch-model.sh` gets a small one (23 MB, Apache-2.0).
 #[derive(Clone)]
@@ -64,8 +64,8 @@ impl SentenceModel {
         Ok(Self { name: name.into(), max_tokens: MAX_TOKENS, work })
     }
 
-    /// The most tokens of a text that are read, 8 to 512; other numbers are taken for the nearest of these. Default: 64. A learned
-    /// head is for the number that it was learned with.
+    /// The most tokens of a text that are read, 8 to 512; other numbers are taken for the nearest of these. Default: 64. A
+    /// learned head is for the number that it was learned with.
     #[must_use]
     pub fn max_tokens(self, tokens: usize) -> Self {
         Self { max_tokens: tokens.clamp(8, MOST_TOKENS), ..self }
