@@ -78,7 +78,7 @@ pub(crate) async fn learn(args: LearnArgs, model: SentenceModel, taxonomy: Taxon
     let (what, count) =
         (if args.input.is_some() { "items from the file" } else { "made-up items" }, known.len() as u64);
     if is_real {
-        println!("{count} {what}; a real LLM");
+        println!("{count} {what}; the LLM behind --base-url");
     } else {
         println!(
             "{count} {what}; a SIMULATED LLM that knows their categories and gets {:.0} % wrong; from item {} on it exchanges sports \
