@@ -39,12 +39,14 @@ mod summary;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, stream};
 use serde::Serialize;
+use slugline::embedded::LearnedHead;
 use slugline::{ItemErrorKind, NewsItem, Outcome, OutcomeStream, Stats};
 use tokio::sync::mpsc;
 
@@ -136,8 +138,8 @@ async fn run(args: &Args) -> Result<End, String> {
 
     let stats = outcomes.stats();
     print_summary(&stats, invalid);
-    if let (Some(path), Some(head)) = (&args.engine.head, categorizer.learned_head()) {
-        head.save(path).map_err(|error| error.to_string())?;
+    if let Some(path) = &args.engine.head {
+        keep_head(path, categorizer.learned_head(), &stats)?;
     }
     if let Some((path, file)) = stats_file {
         let report = report(
@@ -282,6 +284,18 @@ fn refuse_overwriting(args: &Args) -> Result<(), String> {
         needed.push((role, target));
     }
     Ok(())
+}
+
+/// Saves what was learned. A head that the run drifted away from is taken away: the next run would begin with it.
+fn keep_head(path: &Path, head: Option<LearnedHead>, stats: &Stats) -> Result<(), String> {
+    let drifts = stats.first_opinion.as_ref().and_then(|opinion| opinion.head.as_ref()).map_or(0, |head| head.drifts);
+    match head {
+        Some(head) => head.save(path).map_err(|error| error.to_string()),
+        None if drifts > 0 && path.exists() => {
+            std::fs::remove_file(path).map_err(|error| about("remove the drifted head", path, &error))
+        }
+        None => Ok(()),
+    }
 }
 
 fn print_summary(stats: &Stats, invalid: u64) {

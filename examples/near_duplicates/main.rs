@@ -4,13 +4,15 @@
 //! cargo run --release --features near-duplicates --example near_duplicates -- --input items.jsonl [--pairs pairs.jsonl]
 //! ```
 //!
-//! Three things are measured, for several bounds of similarity:
+//! Four things are measured, for several bounds of similarity:
 //! - real pairs, where `--pairs` has a file that a person labelled: `{"a": ID, "b": ID, "same": true}` a line;
 //! - pairs that are made from the items as newsrooms edit what they print again, so that their truth is known. They are
 //!   edits of real texts, not real reprints;
-//! - speed and memory, on made-up texts (`--synthetic N`).
+//! - speed and memory, on made-up texts (`--synthetic N`);
+//! - with `--model-folder` the made pairs once more, by the vectors of an embedding model.
 
 mod edits;
+mod embedding;
 #[path = "../support/lines.rs"]
 mod lines;
 mod speed;
@@ -20,11 +22,13 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::Parser;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use slugline::NewsItem;
+use slugline::embedded::SentenceModel;
 use slugline::near_duplicates::{Index, NearDuplicates};
 
 use self::edits::EDITS;
@@ -38,6 +42,9 @@ struct Args {
     /// Pairs that a person labelled: {"a": ID, "b": ID, "same": true or false} a line
     #[arg(long, value_name = "FILE.jsonl")]
     pairs: Option<PathBuf>,
+    /// A folder with an embedding model, as examples/embedded/fetch-model.sh makes one: the made pairs by its vectors, too
+    #[arg(long, value_name = "FOLDER")]
+    model_folder: Option<PathBuf>,
     /// So many made-up texts for speed and memory
     #[arg(long, value_name = "N")]
     synthetic: Option<usize>,
@@ -72,7 +79,13 @@ fn run(args: &Args) -> Result<(), String> {
         // Without a file there are no labels: every pair that is found is shown, for a person to read.
         let labelled = pairs.as_deref().map(read).transpose()?.unwrap_or_default();
         real_pairs(&items, &labelled);
+        let start = Instant::now();
         edited_pairs(&items);
+        println!("in {:.2} s, all bounds and edits", start.elapsed().as_secs_f64());
+        if let Some(folder) = &args.model_folder {
+            let model = SentenceModel::open(folder).map_err(|error| error.to_string())?;
+            embedding::edited_pairs(&items, model)?;
+        }
     }
     if let Some(texts) = args.synthetic {
         speed::measure(texts);

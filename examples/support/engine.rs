@@ -36,6 +36,10 @@ pub(crate) struct EngineArgs {
     #[arg(long, value_name = "SHARE")]
     learn: Option<f64>,
 
+    /// With --engine both: the answers that must be there before a head is learned, at least 200 [default: 1000]
+    #[arg(long, value_name = "N", requires = "learn")]
+    least_answers: Option<usize>,
+
     /// With --engine both: the file of a learned head to begin with, if it is there; what was learned is saved to it
     #[arg(long, value_name = "FILE.json", requires = "learn")]
     pub(crate) head: Option<PathBuf>,
@@ -103,6 +107,9 @@ impl EngineArgs {
         }
         if let Some(target) = self.learn {
             let mut learning = Learning::to(target);
+            if let Some(answers) = self.least_answers {
+                learning = learning.least_answers(answers);
+            }
             if let Some(path) = self.head.as_ref().filter(|path| path.exists()) {
                 learning = learning.head(LearnedHead::load(path).map_err(|error| error.to_string())?);
             }

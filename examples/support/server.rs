@@ -12,7 +12,7 @@ use slugline::{Categorizer, CategorizerBuilder, EndpointConfig, Taxonomy};
 #[derive(Debug, Args)]
 pub(crate) struct ServerArgs {
     #[command(flatten)]
-    endpoints: EndpointArgs,
+    pub(crate) endpoints: EndpointArgs,
 
     /// The model, by the name that the servers have for it
     #[arg(long, value_name = "NAME")]

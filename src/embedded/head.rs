@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::threshold::{self, Found, Pair};
 use super::{ridge, softmax};
+use crate::evaluate::Interval;
 use crate::taxonomy::Taxonomy;
 
 /// A linear head that was learned from the answers of an LLM; see [`Learning`](super::Learning).
@@ -115,13 +116,21 @@ impl LearnedHead {
         softmax(&ridge::scores(&self.weights, vector), self.temperature)
     }
 
-    /// Why it does not fit, in words.
-    pub(super) fn misfit(&self, taxonomy: &Taxonomy, model: &str) -> Option<String> {
+    /// Why it does not fit, in words. It was learned to some agreement, which may be less than is wanted now.
+    pub(super) fn misfit(&self, taxonomy: &Taxonomy, model: &str, target: f64) -> Option<String> {
         if self.taxonomy != taxonomy.hash() || self.weights.len() != taxonomy.len() {
             return Some("the learned head is of another taxonomy: leave it out, it is learned anew".to_owned());
         }
         let other = &self.model;
-        (other != model).then(|| format!("the learned head is of the embedding model {other}, not of {model}"))
+        if other != model {
+            return Some(format!("the learned head is of the embedding model {other}, not of {model}"));
+        }
+        let reached = Interval::wilson(self.agreed, self.held_out).low;
+        (reached < target).then(|| {
+            format!(
+                "the learned head was shown to agree in {reached:.3}, not in {target}: leave it out, it is learned anew"
+            )
+        })
     }
 
     pub(super) fn width(&self) -> usize {
@@ -139,7 +148,8 @@ impl LearnedHead {
         let is_usable = self.weights.iter().flatten().all(|weight| weight.is_finite())
             && self.temperature > 0.0
             && self.temperature.is_finite()
-            && (0.0..=1.0).contains(&self.threshold);
+            && (0.0..=1.0).contains(&self.threshold)
+            && self.agreed <= self.held_out;
         (!is_usable).then_some("its numbers cannot be used")
     }
 }
@@ -266,10 +276,11 @@ pub(super) mod tests {
         let path = std::env::temp_dir().join(format!("slugline-head-{}.json", std::process::id()));
         head.save(&path).unwrap();
         assert_eq!(LearnedHead::load(&path).unwrap(), head);
-        assert_eq!(head.misfit(&taxonomy(), "fake"), None);
-        assert!(head.misfit(&taxonomy(), "other").unwrap().contains("not of other"));
+        assert_eq!(head.misfit(&taxonomy(), "fake", 0.8), None);
+        assert!(head.misfit(&taxonomy(), "other", 0.8).unwrap().contains("not of other"));
+        assert!(head.misfit(&taxonomy(), "fake", 0.95).unwrap().contains("not in 0.95"));
         let other = Taxonomy::new("t", "1", ["a", "b", "c"].map(|id| Category::new(id, id, "Text."))).unwrap();
-        assert!(head.misfit(&other, "fake").unwrap().contains("another taxonomy"));
+        assert!(head.misfit(&other, "fake", 0.8).unwrap().contains("another taxonomy"));
 
         for (broken, reason) in [
             (LearnedHead { format: 2, ..head.clone() }, "another format"),

@@ -13,28 +13,31 @@ use rten_tensor::prelude::*;
 use super::word_pieces::WordPieces;
 use super::{Embed, EmbedError, normalized};
 
-/// The most tokens of a text that the model is shown: the lead says it. Of 600 AG News items 32, 64 and 128 tokens got .838,
-/// .833 and .832 right, at 61, 32 and 27 items/s on two busy cores.
+/// The most tokens of a text that the model is shown: the lead says it. Of 600 AG News items 48, 64, 96 and 128 tokens got
+/// .840, .833, .833 and .832 right (`tiers cuts`), so more of a text takes time and brings nothing.
 const MAX_TOKENS: usize = 64;
-/// The most bytes of a text that are tokenized.
-const MAX_BYTES: usize = 16 * MAX_TOKENS;
+/// The most bytes of a text that are tokenized, for each token.
+const BYTES_PER_TOKEN: usize = 16;
+/// The positions that models of this family were trained with.
+const MOST_TOKENS: usize = 512;
 
 /// A sentence-embedding model of the BERT family from a folder with `model.onnx` and `tokenizer.json`, such as
 /// all-MiniLM-L6-v2. The vectors of tokens are averaged where the model does not pool by itself.
 ///
-/// A text is cut after 64 tokens. Each is run by itself, one on each core: in batches on the same cores none was faster, and
-/// this way nothing is padded. The model has a thread of its own that hands out the work, so that what comes from several runs
-/// does not compete; it ends when the last clone is dropped.
+/// A text is cut after 64 tokens ([`max_tokens`](Self::max_tokens)). Each is run by itself, one on each core: in batches on the
+/// same cores none was faster, and this way nothing is padded. The model has a thread of its own that hands out the work, so that
+/// what comes from several runs does not compete; it ends when the last clone is dropped.
 ///
 /// The project's `examples/embedded/fetch-model.sh` gets a small one (23 MB, Apache-2.0).
 #[derive(Clone)]
 pub struct SentenceModel {
     name: Arc<str>,
+    max_tokens: usize,
     work: SyncSender<Work>,
 }
 
-/// Texts, and where their vectors go.
-type Work = (Vec<String>, Sender<Vectors>);
+/// Texts, the most tokens of each, and where their vectors go.
+type Work = (Vec<String>, usize, Sender<Vectors>);
 type Vectors = Result<Vec<Vec<f32>>, EmbedError>;
 
 impl fmt::Debug for SentenceModel {
@@ -58,7 +61,14 @@ impl SentenceModel {
             .name("embedded".into())
             .spawn(move || model.serve(&works))
             .map_err(|error| EmbedError::failed(format!("no thread for it: {error}")))?;
-        Ok(Self { name: name.into(), work })
+        Ok(Self { name: name.into(), max_tokens: MAX_TOKENS, work })
+    }
+
+    /// The most tokens of a text that are read, 8 to 512; other numbers are taken for the nearest of these. Default: 64. A
+    /// learned head is for the number that it was learned with.
+    #[must_use]
+    pub fn max_tokens(self, tokens: usize) -> Self {
+        Self { max_tokens: tokens.clamp(8, MOST_TOKENS), ..self }
     }
 }
 
@@ -69,8 +79,9 @@ impl Embed for SentenceModel {
 
     fn embed(&self, texts: &[&str]) -> Vectors {
         let (reply, vectors) = channel();
-        let texts = texts.iter().map(|text| text[..text.floor_char_boundary(MAX_BYTES)].to_owned()).collect();
-        self.work.send((texts, reply)).map_err(|_| stopped())?;
+        let most_bytes = BYTES_PER_TOKEN * self.max_tokens;
+        let texts = texts.iter().map(|text| text[..text.floor_char_boundary(most_bytes)].to_owned()).collect();
+        self.work.send((texts, self.max_tokens, reply)).map_err(|_| stopped())?;
         vectors.recv().unwrap_or_else(|_| Err(stopped()))
     }
 }
@@ -122,14 +133,14 @@ impl Loaded {
     }
 
     fn serve(&self, works: &Receiver<Work>) {
-        while let Ok((texts, reply)) = works.recv() {
+        while let Ok((texts, max_tokens, reply)) = works.recv() {
             // Nobody may be left to take it.
-            let _ = reply.send(self.embed(&texts));
+            let _ = reply.send(self.embed(&texts, max_tokens));
         }
     }
 
-    fn embed(&self, texts: &[String]) -> Vectors {
-        let tokens_of = |text: &String| self.pieces.of(text, MAX_TOKENS);
+    fn embed(&self, texts: &[String], max_tokens: usize) -> Vectors {
+        let tokens_of = |text: &String| self.pieces.of(text, max_tokens);
         let tokens = texts.iter().map(tokens_of).collect::<Option<Vec<_>>>();
         let tokens = tokens.ok_or_else(|| EmbedError::failed("a text cannot be tokenized"))?;
         let Self { model, inputs, output, cores, .. } = self;

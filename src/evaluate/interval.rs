@@ -5,6 +5,10 @@ use serde::{Deserialize, Serialize};
 /// The quantile of the normal distribution for 95 %, both sides.
 pub(super) const Z_95: f64 = 1.959_963_984_540_054;
 
+/// The same for 99 %.
+#[cfg(feature = "embedded")]
+pub(crate) const Z_99: f64 = 2.575_829_303_548_901;
+
 /// A 95 % confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
@@ -26,14 +30,19 @@ impl Interval {
     /// assert_eq!(format!("{:.4} to {:.4}", interval.low, interval.high), "0.2553 to 0.3662");
     /// ```
     pub fn wilson(successes: u64, trials: u64) -> Self {
+        Self::wilson_at(Z_95, successes, trials)
+    }
+
+    /// The same for another quantile.
+    pub(crate) fn wilson_at(z: f64, successes: u64, trials: u64) -> Self {
         if trials == 0 {
             return Self { low: 0.0, high: 1.0 };
         }
         let n = trials as f64;
         let p = successes.min(trials) as f64 / n;
-        let z2 = Z_95 * Z_95;
+        let z2 = z * z;
         let center = p + z2 / (2.0 * n);
-        let half = Z_95 * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt();
+        let half = z * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt();
         let scale = 1.0 + z2 / n;
         // At 0 and 1 the ends are exact but for rounding.
         Self { low: ((center - half) / scale).max(0.0).min(p), high: ((center + half) / scale).min(1.0).max(p) }

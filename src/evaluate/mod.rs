@@ -48,6 +48,8 @@ mod several;
 
 pub use self::compare::Paired;
 pub use self::interval::Interval;
+#[cfg(feature = "embedded")]
+pub(crate) use self::interval::Z_99;
 pub use self::item::{GradedItem, Prediction};
 pub use self::labels::{UnknownLabels, match_labels};
 pub use self::mapping::Mapping;

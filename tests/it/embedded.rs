@@ -390,8 +390,27 @@ async fn the_real_model_labels_the_bundled_items() {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
     assert!((dot(&near[0], &near[0]) - 1.0).abs() < 1e-3);
     assert!(dot(&near[0], &near[1]) > dot(&near[0], &near[2]));
-    // A text has the same vector whatever its neighbours are.
+    // A text has the same vector whatever its neighbours are, and whether one core runs it or all.
     assert_eq!(model.embed(&["A late goal won the match"]).unwrap()[0], near[1]);
+    let long = "The minister resigned after the vote. ".repeat(40);
+    let among = model.embed(&[&*long, "A late goal won the match", "", &long, "Shares fell on Monday"]).unwrap();
+    assert!(dot(&among[1], &near[1]) > 0.9999 && dot(&among[4], &near[2]) > 0.9999);
+    assert_eq!(among[0], among[3]);
+    // What is cut is not read, and what was read before a cut still counts.
+    let cut = model.clone().max_tokens(16).embed(&[&*long]).unwrap().remove(0);
+    assert!(dot(&cut, &among[0]) < 0.9999 && dot(&cut, &among[0]) > 0.8);
+
+    for (text, expected) in [
+        ("Striker scores twice as the club wins the league cup final", "sports"),
+        ("Shares fall after the bank reports lower quarterly profit", "business"),
+        ("Scientists release new software for the space telescope", "technology"),
+        ("President condemns the attack on peace talks near the border", "world"),
+    ] {
+        let taxonomy = Taxonomy::load("categories/ag-news.toml").unwrap();
+        let categorizer = Categorizer::builder(taxonomy).embedded(model.clone()).build().unwrap();
+        let report = categorizer.categorize([NewsItem::new("a", text, "")]).await;
+        assert_eq!(report.outcomes[0].result.as_ref().unwrap().category.as_str(), expected, "{text}");
+    }
 
     let lines = include_str!("../../examples/quickstart/items.jsonl").lines();
     let taxonomy = Taxonomy::load("categories/newsroom.toml").unwrap();
