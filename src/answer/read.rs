@@ -181,20 +181,18 @@ fn salvage<'a, F: ObjectFields<'a>>(text: &'a str, whole: &'a str, pack_len: usi
             end -= 1;
         }
         let mut values = serde_json::Deserializer::from_str(&rest[..end]).into_iter::<&RawValue>();
-        match values.next() {
-            Some(Ok(value)) => match object::<F>(value.get(), whole) {
-                Some(found) => {
-                    objects.push(found);
-                    is_torn = false;
-                    rest = &rest[value.get().len()..];
-                }
-                // Some other object: perhaps the wrapper, so look inside it.
-                None => rest = &rest[1..],
-            },
-            _ => {
-                rest = &rest[1..];
-                is_torn |= rest.trim_start().starts_with("\"id\"") && !rest.contains('}');
-            }
+        let Some(Ok(value)) = values.next() else {
+            rest = &rest[1..];
+            is_torn |= rest.trim_start().starts_with("\"id\"") && !rest.contains('}');
+            continue;
+        };
+        if let Some(found) = object::<F>(value.get(), whole) {
+            objects.push(found);
+            is_torn = false;
+            rest = &rest[value.get().len()..];
+        } else {
+            // Some other object: perhaps the wrapper, so look inside it.
+            rest = &rest[1..];
         }
     }
     (objects, is_torn)

@@ -80,8 +80,10 @@ impl Walker {
     fn settle(&mut self, nodes: &Nodes) -> Outcome {
         let mut ended = std::mem::take(&mut self.reached).into_iter();
         let best = ended.next().unwrap_or_else(Route::top);
+        // A further label whose next level failed stays what it was known to be; a runner-up is of no use then.
+        let is_kept = |route: &Route| nodes.most_labels() > 1 || !matches!(route.end, Some((PathEnd::Failed, _)));
         let others: Vec<_> = ended
-            .filter(|route| !matches!(route.end, Some((PathEnd::Failed, _))))
+            .filter(is_kept)
             .filter_map(|route| Some((route.category()?.clone(), route.probability, route.is_sure)))
             .collect();
         let (result, path) = best.conclude(&others, nodes);

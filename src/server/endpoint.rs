@@ -9,7 +9,6 @@ use tokio::time::Instant;
 use super::dialect::Dialect;
 use super::metrics::ServerMetrics;
 use super::prefix_cache::{PrefixCache, PrefixCacheSnapshot};
-use super::warm::WarmPrefixes;
 use crate::error::Failure;
 use crate::limit::concurrency::ConcurrencyLimit;
 
@@ -79,8 +78,6 @@ pub(crate) struct EndpointState {
     pub(crate) prefix_cache: PrefixCache,
     /// What the server said of itself last, and when.
     server: Option<(ServerMetrics, Instant)>,
-    /// Of several prefixes, those that it was sent last.
-    pub(crate) warm: WarmPrefixes,
     pub(crate) last_failure: Option<Failure>,
     pub(crate) has_answered: bool,
     failures_in_row: u32,
@@ -104,7 +101,6 @@ impl EndpointState {
             context_tokens: None,
             prefix_cache: PrefixCache::default(),
             server: None,
-            warm: WarmPrefixes::default(),
             last_failure: None,
             has_answered: false,
             failures_in_row: 0,

@@ -11,7 +11,6 @@ mod prefix_advice;
 mod prefix_cache;
 mod transport;
 mod verdict;
-mod warm;
 pub(crate) mod wire;
 
 pub use self::config::EndpointConfig;

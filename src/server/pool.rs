@@ -28,9 +28,9 @@ pub enum Balance {
     RoundRobin,
 }
 
-/// How much more of its limit an endpoint may have in use than the one with the least to do, to be preferred for having a
-/// prefix cached.
-const WARM_LEAD: f64 = 0.25;
+/// How much more of its limit the home of a prefix may have in use than the endpoint with the least to do; one request is
+/// always allowed.
+const HOME_LEAD: f64 = 0.25;
 
 /// One endpoint: what never changes of it.
 #[derive(Debug)]
@@ -172,7 +172,6 @@ impl Pool {
                     let endpoint = &mut state.endpoints[at];
                     endpoint.in_flight += 1;
                     endpoint.requests += 1;
-                    endpoint.warm.extend_with(prefix);
                     return Ok(Choice::Admitted(Admission {
                         timeout: endpoint.timeout,
                         dialect: endpoint.dialect,
@@ -274,8 +273,10 @@ impl PoolState {
         self.endpoints.iter().filter_map(|endpoint| endpoint.last_failure.clone()).collect()
     }
 
-    /// Picks one of the free endpoints; gives its position in `free`, which is not empty. Of several prefixes, one goes where
-    /// it was sent before, unless that endpoint has clearly more to do than another.
+    /// Picks one of the free endpoints; gives its position in `free`, which is not empty. Each of several prefixes
+    /// has a home, so that the endpoints divide them among their caches: the endpoint of the highest hash of the two
+    /// (rendezvous hashing, Thaler and Ravishankar 1998) that has not clearly more to do than another (bounded loads,
+    /// Mirrokni, Thorup and Zadimoghaddam 2018).
     fn pick(&mut self, endpoints: &[Endpoint], free: &[usize], balance: Balance, prefix: Option<usize>) -> usize {
         let first = self.random.usize(..free.len());
         let second = (first + 1 + self.random.usize(..free.len().max(2) - 1)) % free.len();
@@ -286,11 +287,9 @@ impl PoolState {
         let lighter = |a: usize, b: usize| if load(b) < load(a) { b } else { a };
         let lightest = (0..free.len()).reduce(lighter).unwrap_or(0);
         if let Some(prefix) = prefix {
-            let is_warm = |position: &usize| self.endpoints[free[*position]].warm.has(prefix);
-            let warm = (0..free.len()).filter(is_warm).reduce(lighter);
-            if let Some(warm) = warm.filter(|&warm| load(warm) <= load(lightest) + WARM_LEAD) {
-                return warm;
-            }
+            let lead = |at: usize| HOME_LEAD.max(1.0 / self.endpoints[free[at]].capacity() as f64);
+            let is_idle = |at: &usize| load(*at) <= load(lightest) + lead(*at);
+            return (0..free.len()).filter(is_idle).max_by_key(|&at| rank(prefix, free[at])).unwrap_or(lightest);
         }
         match balance {
             Balance::TwoChoices => lighter(first, second),
@@ -305,6 +304,15 @@ impl PoolState {
             }
         }
     }
+}
+
+/// How much a prefix wants to be at an endpoint: a number that looks random (the mixer of splitmix64, Steele et al. 2014).
+fn rank(prefix: usize, endpoint: usize) -> u64 {
+    let mut mixed = (prefix as u64).wrapping_shl(32) ^ endpoint as u64;
+    for factor in [0xbf58_476d_1ce4_e5b9, 0x94d0_49bb_1331_11eb] {
+        mixed = (mixed ^ (mixed >> 30)).wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_mul(factor);
+    }
+    mixed ^ (mixed >> 31)
 }
 
 enum Choice {

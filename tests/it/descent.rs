@@ -506,7 +506,14 @@ async fn walked_over_three(affinity: bool) -> Stats {
         let words: Vec<_> = path_to(&parents, 6 + (n * 5) % 36).into_iter().map(word).collect();
         NewsItem::new(n.to_string(), format!("{} {n}", words.join(" ")), "")
     };
-    categorizer.categorize((0..1_500).map(item).collect::<Vec<_>>()).await.stats
+    // Busy servers take whatever is next, so there is a choice only while some have room.
+    let slowly = |n: usize| async move {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        n
+    };
+    let mut outcomes = categorizer.stream(stream::iter(0..1_500).then(slowly).map(item));
+    while outcomes.next().await.is_some() {}
+    outcomes.stats()
 }
 
 #[tokio::test(start_paused = true)]
@@ -521,7 +528,7 @@ async fn a_prefix_goes_to_the_endpoint_that_has_it() {
         cached(&without),
         without.elapsed_s
     );
-    // That more is cached with affinity is not asserted: here it is not so (0.726 with, 0.743 without).
+    assert!(cached(&with) > cached(&without) + 0.03);
     let (least, most) = (requests.values().min().unwrap(), requests.values().max().unwrap());
     assert!(most < &(2 * least), "no endpoint is left to the others: {requests:?}");
 }

@@ -1,5 +1,6 @@
 //! Several categories for an item.
 
+use slugline::server::Request;
 use slugline::testing::{Faults, Reply, ScriptedTransport, SimulatedServer};
 use slugline::{
     AnswerForm, Categorizer, Category, CategoryId, Descent, EndpointConfig, Escalation, NewsItem, Taxonomy,
@@ -116,4 +117,23 @@ async fn a_walk_follows_each_label() {
     let path = report.outcomes[0].path.as_ref().unwrap();
     assert_eq!(path.steps.last().map(|step| &step.category), Some(&assignment.category));
     assert!(report.outcomes[1].result.as_ref().unwrap().secondary.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_further_label_that_fails_deeper_stays_what_it_was_known_to_be() {
+    let server = ScriptedTransport::new(|asked| {
+        let Request::Chat(request) = &asked.request else { panic!("no chat request") };
+        let prefix = request.messages.0.content.get();
+        if prefix.contains("- injury: ") {
+            return Reply::status(400, "cannot process this input");
+        }
+        lists(&[if prefix.contains("- tennis: ") { r#""tennis""# } else { r#""sport","health""# }])
+    });
+    let endpoint = EndpointConfig::new("http://0").transport(server);
+    let builder = Categorizer::builder(tree()).endpoint(endpoint).model("m").descend(Descent::default());
+    let categorizer = builder.answer_form(AnswerForm::Several(2)).build().unwrap();
+    let report = categorizer.categorize([NewsItem::new("a", "one", "")]).await;
+    let assignment = report.outcomes[0].result.as_ref().unwrap();
+    let secondary: Vec<_> = assignment.secondary.iter().map(|(id, _)| id.as_str()).collect();
+    assert_eq!((assignment.category.as_str(), secondary), ("tennis", vec!["health"]));
 }
