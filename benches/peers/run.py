@@ -25,7 +25,12 @@ from worker import WARM_UP
 
 HERE = Path(__file__).resolve().parent
 # The flags of slugline's program, for those that are slugline.
-SLUGLINE = {"slugline": [], "slugline-single": ["--pack-size", "1"]}
+SLUGLINE = {
+    "slugline": [],
+    "slugline-single": ["--pack-size", "1"],
+    "slugline-category": ["--pack-size", "1", "--answers", "category"],
+    "slugline-bare": ["--pack-size", "1", "--answers", "bare"],
+}
 # The modules in clients/ and the packages that they need.
 PEERS = {
     "threads": ("threads", "openai"),

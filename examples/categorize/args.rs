@@ -67,6 +67,10 @@ pub(crate) struct Args {
     #[arg(long)]
     descend: bool,
 
+    /// Only the upper N levels of the taxonomy; 1 is the top level alone [default: all]
+    #[arg(long, value_name = "N")]
+    levels: Option<usize>,
+
     /// In a tree, how many paths of an item are followed, 1 to 4 [default: 1]
     #[arg(long, value_name = "PATHS")]
     beam: Option<usize>,
@@ -128,7 +132,12 @@ impl Args {
     /// The categorizer that the flags describe. Opens the ledger, which keeps a second process with the same one away.
     pub(crate) fn categorizer(&self) -> Result<Categorizer, String> {
         self.engine.refuse_unused()?;
-        let taxonomy = Taxonomy::load(&self.taxonomy).map_err(|error| error.to_string())?;
+        let taxonomy = Taxonomy::load(&self.taxonomy);
+        let taxonomy = match self.levels {
+            Some(levels) => taxonomy.and_then(|taxonomy| taxonomy.upper_levels(levels)),
+            None => taxonomy,
+        };
+        let taxonomy = taxonomy.map_err(|error| error.to_string())?;
         let builder = match self.engine.engine {
             Engine::Server => self.server.builder(taxonomy)?,
             Engine::Embedded => Categorizer::builder(taxonomy).embedded(self.engine.model()?),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Category, CategoryId, LISTING_BUDGET_TOKENS, Taxonomy};
+use super::{Category, CategoryId, LISTING_BUDGET_TOKENS, Taxonomy, TaxonomyError};
 use crate::prompt::tokens;
 
 /// What a category says of itself among its children: it is chosen when an item goes no deeper.
@@ -106,6 +106,23 @@ impl Taxonomy {
         path.into_iter().map(|position| &*self.inner.categories[position]).collect()
     }
 
+    /// The categories of the upper levels alone, a taxonomy of their own: with 1 those of the top level, which may fit one
+    /// prompt where the tree does not.
+    ///
+    /// ```
+    /// let tree = slugline::Taxonomy::load("categories/iptc-media-topics.toml")?;
+    /// let top = tree.upper_levels(1)?;
+    /// assert_eq!((top.len(), top.fits_one_prompt()), (18, true));
+    /// # Ok::<(), slugline::taxonomy::TaxonomyError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// These levels alone are no taxonomy, since they have fewer than two categories, or one without a description.
+    pub fn upper_levels(&self, levels: usize) -> Result<Self, TaxonomyError> {
+        let is_kept = |category: &&Category| self.path(&category.id).len() <= levels;
+        Self::new(self.name(), self.version(), self.categories().filter(is_kept).cloned())
+    }
+
     /// Whether the category at a position has none below it.
     pub(crate) fn is_leaf(&self, position: usize) -> bool {
         self.inner.tree.children[position].is_empty()
@@ -188,6 +205,15 @@ mod tests {
         assert!(tree.path(&"chess".into()).is_empty());
         assert_eq!(tree.children(Some(&"chess".into())).count(), 0);
         assert_eq!(tree.find("medtop:17000000").unwrap().id.as_str(), "weather");
+    }
+
+    #[test]
+    fn the_upper_levels_are_a_taxonomy() {
+        let tree = tree();
+        let top = tree.upper_levels(1).unwrap();
+        assert_eq!((top.depth(), top.len()), (1, tree.children(None).count()));
+        assert_eq!(tree.upper_levels(9).unwrap().hash(), tree.hash());
+        assert!(tree.upper_levels(0).is_err());
     }
 
     #[test]
