@@ -75,7 +75,7 @@ async fn run(args: &Args) -> Result<bool, String> {
     let ready = |by: Option<Lengthening>| -> Result<Vec<(Categorizer, Probe)>, String> {
         plan.iter().map(|planned| args.categorizer(&taxonomy, *planned, by)).collect()
     };
-    let plain = ready(None)?;
+    let usual = ready(None)?;
     let mut outputs = Outputs::open([
         (&args.report, Sweep::to_html as fn(&_) -> _),
         (&args.json, outputs::json),
@@ -84,9 +84,9 @@ async fn run(args: &Args) -> Result<bool, String> {
     let mut sweep = Sweep::new(about(args, &source), args.targets());
     let stop = Stop::default();
     on_signals(&stop, || ());
-    let ready = match lengthening(args, &plain, &mut sweep).await {
+    let ready = match lengthening(args, &usual, &mut sweep).await {
         Some(by) => ready(Some(by))?,
-        None => plain,
+        None => usual,
     };
     let first_tokens = FirstTokens::of(&args.endpoints.base_url);
     for (number, (planned, (categorizer, probe))) in plan.iter().zip(&ready).enumerate() {
@@ -95,13 +95,13 @@ async fn run(args: &Args) -> Result<bool, String> {
         let item_tokens = args.item_tokens(categorizer)?.unwrap_or(ITEM_TOKENS);
         let items = source.items(number as u64, item_tokens);
         let enough = stop.clone().stopped();
-        let mut step = watched(load::measure_until(categorizer, probe, items, &planned.order, enough), probe).await;
-        step.first_token_s = first_tokens.look().await.mean_since(&before);
-        let stopped_by = step.error.clone();
+        let mut measured = watched(load::measure_until(categorizer, probe, items, &planned.order, enough), probe).await;
+        measured.first_token_s = first_tokens.look().await.mean_since(&before);
+        let stopped_by = measured.error.clone();
         // A step that was stopped in its warm-up has nothing to say.
-        if step.requests > 0 || !stop.is_stopped() {
-            note_surprises(&mut sweep, &step, args);
-            sweep.add(step);
+        if measured.requests > 0 || !stop.is_stopped() {
+            note_surprises(&mut sweep, &measured, args);
+            sweep.add(measured);
         }
         outputs.write(&sweep)?;
         if let Some(reason) = stopped_by {
@@ -118,8 +118,8 @@ const ITEM_TOKENS: usize = 150;
 
 /// What brings the answers to the length that is asked for, tried out at the servers and told; none where nothing does, or
 /// where none is asked for.
-async fn lengthening(args: &Args, plain: &[(Categorizer, Probe)], sweep: &mut Sweep) -> Option<Lengthening> {
-    let (wanted, (categorizer, _)) = args.output_tokens().zip(plain.first())?;
+async fn lengthening(args: &Args, usual: &[(Categorizer, Probe)], sweep: &mut Sweep) -> Option<Lengthening> {
+    let (wanted, (categorizer, _)) = args.output_tokens().zip(usual.first())?;
     say(&format!("looking how answers are brought to {wanted} tokens"));
     let found = load::find_lengthening(categorizer, wanted).await;
     say(&found.words);
