@@ -287,8 +287,8 @@ impl PoolState {
         let lighter = |a: usize, b: usize| if load(b) < load(a) { b } else { a };
         let lightest = (0..free.len()).reduce(lighter).unwrap_or(0);
         if let Some(prefix) = prefix {
-            let lead = |at: usize| HOME_LEAD.max(1.0 / self.endpoints[free[at]].capacity() as f64);
-            let is_idle = |at: &usize| load(*at) <= load(lightest) + lead(*at);
+            let most_ahead = |at: usize| HOME_LEAD.max(1.0 / self.endpoints[free[at]].capacity() as f64);
+            let is_idle = |at: &usize| load(*at) <= load(lightest) + most_ahead(*at);
             return (0..free.len()).filter(is_idle).max_by_key(|&at| rank(prefix, free[at])).unwrap_or(lightest);
         }
         match balance {
