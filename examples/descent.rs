@@ -178,7 +178,8 @@ fn targets(paths: &[Vec<usize>], number: usize, wanted: usize) -> impl Iterator<
     let paths = if wanted > 1 { &paths[paths.len() - WIDTH.pow(LEVELS as u32)..] } else { paths };
     let first = &paths[(number * 7_919) % paths.len()];
     let branch = |path: &&Vec<usize>| path[0] != first[0];
-    let second = (1..).map(move |step| &paths[(number * 7_919 + step * 104_729) % paths.len()]).find(branch);
+    let second =
+        (1..=paths.len()).map(move |step| &paths[(number * 7_919 + step * 104_729) % paths.len()]).find(branch);
     std::iter::once(first).chain(second).take(wanted).map(Vec::as_slice)
 }
 
