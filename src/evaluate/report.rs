@@ -456,7 +456,7 @@ mod tests {
         let mut evaluation = evaluation();
         let set = |ids: &[&str]| ids.iter().map(|id| CategoryId::from(*id)).collect();
         evaluation.add_sets(&[GradedSet { truth: set(&["a", "b"]), given: Ok(set(&["a"])) }]);
-        assert_eq!(evaluation.settings[1].several.as_ref().unwrap().jaccard, 0.5);
+        assert!((evaluation.settings[1].several.as_ref().unwrap().jaccard - 0.5).abs() < 1e-12);
         evaluation.points.push(Point { name: "peer".into(), accuracy: 0.5, interval: None, items_per_second: 7.0 });
         let json = serde_json::to_string(&evaluation).unwrap();
         let again = Evaluation::from_json(&json).unwrap();

@@ -393,7 +393,7 @@ mod tests {
     fn texts_are_quoted_as_json() {
         let odd = "one\ntwo \"three\" \\four\\ \u{0}\u{1f}\u{7f}\r\t \u{e9}\u{2028}\u{1f600}";
         let texts = (0..70).map(|before| format!("{}{odd}{}", "a".repeat(before), "\u{8a18}b".repeat(before)));
-        for text in texts.chain(["".into(), "\"".into(), odd.into()]) {
+        for text in texts.chain([String::new(), "\"".into(), odd.into()]) {
             assert_eq!(serde_json::from_str::<String>(&quoted(&text)).unwrap(), text);
             RawValue::from_string(quoted(&text)).unwrap();
         }
