@@ -1,5 +1,6 @@
 //! The flags of the command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -99,6 +100,10 @@ pub(crate) struct Args {
     /// runners-up do, too. Both runs need it
     #[arg(long, value_name = "WHICH", requires = "ledger")]
     across_versions: Option<Across>,
+
+    /// Where the figures of the run can be read while it goes, at /metrics, for Prometheus or the example monitor
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) metrics: Option<SocketAddr>,
 
     /// Where the figures of the run go at its end, as JSON
     #[arg(long, value_name = "FILE.json")]

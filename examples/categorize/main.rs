@@ -17,12 +17,16 @@ mod resume;
 
 #[path = "../support/engine.rs"]
 mod engine;
+#[path = "../support/exporter.rs"]
+mod exporter;
 #[path = "../support/files.rs"]
 mod files;
 #[path = "../support/form.rs"]
 mod form;
 #[path = "../support/lines.rs"]
 mod lines;
+#[path = "../support/metrics_page.rs"]
+mod metrics_page;
 #[path = "../support/model.rs"]
 mod model;
 #[path = "../support/position.rs"]
@@ -86,6 +90,7 @@ enum End {
 /// written.
 async fn run(args: &Args) -> Result<End, String> {
     refuse_overwriting(args)?;
+    let figures = args.metrics.map(|_| metrics_page::export()).transpose()?;
     let categorizer = args.categorizer()?;
     // The output comes last: a mistyped name must not cost the outcomes of an earlier run.
     let source = Source::open(&args.input).map_err(|error| about("open input", &args.input, &error))?;
@@ -110,6 +115,9 @@ async fn run(args: &Args) -> Result<End, String> {
     let stop = Stop::default();
     let lines = args.ledger.is_some().then(Lines::default);
     let outcomes = categorizer.stream(until_stopped(items, lines.clone(), stop.clone()));
+    if let Some((address, figures)) = args.metrics.zip(figures) {
+        metrics_page::serve(address, figures, outcomes.stats_handle()).await?;
+    }
     let run = outcomes.stop_handle();
     stop::on_signals(&stop, move || run.stop());
     let mut job = Job {

@@ -118,6 +118,9 @@ pub struct Stats {
     /// What the engine in the process settled, where there is one.
     #[cfg(feature = "embedded")]
     pub first_opinion: Option<crate::embedded::FirstOpinionStats>,
+    /// The GPUs as the run was told of them last ([`StatsHandle::set_gpus`]); empty where it was not.
+    #[cfg(feature = "gpu")]
+    pub gpus: Vec<crate::gpu::GpuSample>,
     /// The levels of a tree that was walked, from the top; empty otherwise. In a snapshot of a [`StatsHandle`] they are those
     /// of the last look at the walk itself, or of its end.
     pub levels: Vec<LevelStats>,

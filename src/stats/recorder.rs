@@ -83,6 +83,8 @@ struct Recorder {
     tuning: Option<TuningReport>,
     #[cfg(feature = "embedded")]
     first_opinion: Option<crate::embedded::FirstOpinionStats>,
+    #[cfg(feature = "gpu")]
+    gpus: Vec<crate::gpu::GpuSample>,
     levels: Vec<LevelStats>,
 }
 
@@ -109,6 +111,12 @@ impl StatsHandle {
         stats
     }
 
+    /// Puts the GPUs of the servers into the statistics, as [`GpuWatch::latest`](crate::gpu::GpuWatch::latest) gives them.
+    #[cfg(feature = "gpu")]
+    pub fn set_gpus(&self, gpus: Vec<crate::gpu::GpuSample>) {
+        self.lock().gpus = gpus;
+    }
+
     pub(crate) fn new(pools: impl IntoIterator<Item = Arc<Pool>>) -> Self {
         let pools: Arc<[Arc<Pool>]> = pools.into_iter().collect();
         let now = Instant::now();
@@ -127,6 +135,8 @@ impl StatsHandle {
             tuning: None,
             #[cfg(feature = "embedded")]
             first_opinion: None,
+            #[cfg(feature = "gpu")]
+            gpus: Vec::new(),
             levels: Vec::new(),
         };
         Self {
@@ -449,6 +459,8 @@ impl Recorder {
             tuning: self.tuning.clone(),
             #[cfg(feature = "embedded")]
             first_opinion: self.first_opinion.clone(),
+            #[cfg(feature = "gpu")]
+            gpus: self.gpus.clone(),
             levels: self.levels.clone(),
             by_endpoint,
             time_line: self.time_line.moments(),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
+use slugline::gpu::GpuColumns;
 use slugline::testing::{Reply, ScriptedTransport};
 use tokio::time::{Instant, sleep};
 
@@ -129,4 +130,17 @@ async fn tokens_for_an_item_go_by_the_answers_that_tell_their_tokens() {
     assert_eq!((stats.requests, stats.answers_with_usage, stats.prompt_tokens), (4, 2, 200));
     assert_eq!(stats.rates.prompt_tokens_per_item, Some(200.0 / 6.0));
     assert_eq!((stats.rates.output_tokens_per_item, stats.rates.cached_tokens_per_item), (Some(40.0 / 6.0), None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn gpus_that_a_run_is_told_of_stand_in_its_statistics() {
+    let columns = GpuColumns::parse("index, utilization.gpu [%], memory.used [MiB], memory.total [MiB]").unwrap();
+    let server = ScriptedTransport::new(right);
+    let categorizer = builder(&[&server]).build().unwrap();
+    let mut outcomes = categorizer.stream(stream::iter(items(6)));
+    assert!(outcomes.stats().gpus.is_empty());
+    outcomes.stats_handle().set_gpus(columns.sample("1, 50 %, 4 MiB, 8 MiB").into_iter().collect());
+    while outcomes.next().await.is_some() {}
+    let json = serde_json::to_value(outcomes.stats()).unwrap();
+    assert_eq!((&json["gpus"][0]["index"], &json["gpus"][0]["memory_used_mib"]), (&1.into(), &4.0.into()));
 }
