@@ -94,7 +94,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build()?;
 
     let wanted = if arguments.labels.is_some() { 2 } else { 1 };
-    let mut tally = Tally { seen: vec![false; arguments.items], doubled: 0, swapped: 0, labels: 0, complete: 0 };
+    let mut tally =
+        Tally { seen: vec![false; arguments.items], doubled: 0, swapped: 0, labels: 0, complete: 0, stayed: 0 };
     let item = |number: usize| {
         let words: Vec<_> = targets(&paths, number, wanted)
             .flat_map(|target| (1..=target.len()).map(|level| word(&target[..level])))
@@ -133,10 +134,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("items failed for a stated reason: {:?}", stats.failed);
     if wanted > 1 {
         println!(
-            "{:.2} labels per item, {} of {} items with both of theirs",
+            "{:.2} labels per item, {} of {} items with both of theirs, {} with one above theirs after a failure",
             tally.labels as f64 / items,
             tally.complete,
-            stats.items
+            stats.items,
+            tally.stayed
         );
     }
     if let Some(error) = outcomes.error() {
@@ -202,6 +204,8 @@ struct Tally {
     labels: u64,
     /// Items that have all of their labels.
     complete: u64,
+    /// Further labels that stayed above theirs after a failure.
+    stayed: u64,
 }
 
 impl Tally {
@@ -216,8 +220,12 @@ impl Tally {
         let given: Vec<_> = outcome.result.iter().flat_map(labels).map(|label| label.as_str().to_owned()).collect();
         self.labels += given.len() as u64;
         self.complete += u64::from(right.iter().all(|label| given.contains(label)));
-        // Of several labels one may be left out, as the simulation names those that are likely enough.
-        let is_right = given.iter().all(|label| right.contains(label));
+        // Of several labels one may be left out, as the simulation names those that are likely enough; and a further one whose
+        // next level failed stays the category above, whose letters its own begins with.
+        let is_above = |label: &String| right.iter().any(|right| right.starts_with(label.as_str()));
+        let has_stayed = |at: usize, label: &String| at > 0 && is_above(label);
+        let is_right = given.iter().enumerate().all(|(at, label)| right.contains(label) || has_stayed(at, label));
+        self.stayed += given.iter().filter(|label| !right.contains(label) && is_above(label)).count() as u64;
         if !is_right || outcome.id != format!("item-{number}") {
             self.swapped += 1;
             if self.swapped > MOST_SHOWN {
