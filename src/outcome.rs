@@ -53,6 +53,9 @@ pub struct Assignment {
     /// Further categories of the item, the more fitting first, where several were asked for
     /// ([`AnswerForm::Several`](crate::AnswerForm::Several)). Each with its probability at the place where the model wrote it.
     pub secondary: Vec<(CategoryId, Option<f32>)>,
+    /// The ways to the further categories through the tree, in the same order; empty where none was walked. A way that ends
+    /// with [`PathEnd::Failed`](crate::PathEnd::Failed) stays at the category that it had reached.
+    pub secondary_paths: Vec<CategoryPath>,
     /// Where the answer came from.
     pub origin: Origin,
 }
@@ -149,6 +152,9 @@ impl Serialize for Outcome {
                         assignment.secondary.iter().map(|(category, share)| (category, share.map(rounded))).collect();
                     map.serialize_entry("secondary", &secondary)?;
                 }
+                if !assignment.secondary_paths.is_empty() {
+                    map.serialize_entry("secondary_paths", &assignment.secondary_paths)?;
+                }
                 let origin = &assignment.origin;
                 if origin.engine != Engine::LanguageModel {
                     map.serialize_entry("engine", origin.engine.as_str())?;
@@ -242,6 +248,7 @@ pub(crate) mod tests {
             runners_up: Vec::new(),
             probabilities: probabilities.into(),
             secondary: Vec::new(),
+            secondary_paths: Vec::new(),
             origin: Origin {
                 engine: Engine::LanguageModel,
                 endpoint: "e".into(),

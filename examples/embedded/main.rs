@@ -53,10 +53,7 @@ enum What {
     /// A head learns from an LLM's answers, takes its items, and hands them back when the LLM changes its mind
     Learn(Box<learn::LearnArgs>),
     /// A long stream through the first opinion: time and memory
-    Stream {
-        #[arg(long, default_value_t = 20_000)]
-        items: u64,
-    },
+    Stream(speed::StreamArgs),
     /// How right and how fast the embedding model is when it reads so many tokens of each item
     Cuts(speed::CutsArgs),
 }
@@ -81,7 +78,7 @@ async fn run(arguments: Arguments) -> Result<(), String> {
     let taxonomy = taxonomy.map_err(|error| error.to_string())?;
     match arguments.what {
         What::Learn(args) => learn::learn(*args, model, taxonomy).await,
-        What::Stream { items } => speed::long_stream(items, model, taxonomy).await,
+        What::Stream(args) => speed::long_stream(args, model, taxonomy).await,
         What::Cuts(args) => speed::cuts(args, model, taxonomy).await,
     }
 }

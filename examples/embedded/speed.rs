@@ -52,14 +52,31 @@ pub(crate) async fn cuts(args: CutsArgs, model: SentenceModel, taxonomy: Taxonom
     Ok(())
 }
 
+#[derive(Args)]
+pub(crate) struct StreamArgs {
+    /// How many items
+    #[arg(long, default_value_t = 20_000)]
+    items: u64,
+
+    /// Headlines alone, of seven words or so, as archives have them
+    #[arg(long)]
+    headlines: bool,
+}
+
 /// Many different texts through the first opinion.
-pub(crate) async fn long_stream(items: u64, model: SentenceModel, taxonomy: Taxonomy) -> Result<(), String> {
-    println!("{items} made-up items, all different; a tenth is left to a SIMULATED LLM");
+pub(crate) async fn long_stream(args: StreamArgs, model: SentenceModel, taxonomy: Taxonomy) -> Result<(), String> {
+    let StreamArgs { items, headlines } = args;
+    let what = if headlines { "headlines" } else { "items" };
+    println!("{items} made-up {what}, all different; a tenth is left to a SIMULATED LLM");
+    let item = move |number| {
+        let (item, _) = made_up(number);
+        if headlines { NewsItem::new(item.id, format!("{}, report {number}", item.title), "") } else { item }
+    };
     let opinion = FirstOpinion::of(model).share(0.9).audit(0.01);
     let endpoint = EndpointConfig::new("in-process").transport(SimulatedServer::builder().engine());
     let builder = Categorizer::builder(taxonomy).endpoint(endpoint).model("simulated").seed(1);
     let categorizer = builder.first_opinion(opinion).build().map_err(|error| error.to_string())?;
-    let mut outcomes = categorizer.stream(stream::iter(0..items).map(|number| -> NewsItem { made_up(number).0 }));
+    let mut outcomes = categorizer.stream(stream::iter(0..items).map(item));
     let (start, mut settled) = (Instant::now(), 0_u64);
     println!("{:>10} {:>8} {:>9} {:>9}", "items", "MiB", "peak MiB", "items/s");
     while let Some(outcome) = outcomes.next().await {
@@ -80,7 +97,10 @@ pub(crate) async fn long_stream(items: u64, model: SentenceModel, taxonomy: Taxo
         stats.duplicates,
         items - opinion.settled
     );
-    println!("at this rate a million takes {:.1} hours: extrapolated, not run", 1e6 / rate / 3_600.0);
+    println!("{:.0} minutes", start.elapsed().as_secs_f64() / 60.0);
+    if items < 1_000_000 {
+        println!("at this rate a million takes {:.1} hours: extrapolated, not run", 1e6 / rate / 3_600.0);
+    }
     Ok(())
 }
 

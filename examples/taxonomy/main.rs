@@ -38,6 +38,10 @@ enum Command {
     Lint {
         /// The taxonomy
         file: PathBuf,
+        /// Counts tokens, and finds ids that share their first, with this tokenizer instead of by estimate (feature
+        /// `tokenizers`)
+        #[arg(long, value_name = "TOKENIZER.json")]
+        tokenizer: Option<PathBuf>,
     },
     /// The prompt tokens of each list of children, the longest first
     Tokens {
@@ -114,8 +118,8 @@ impl Done {
 fn run(command: Command) -> Result<Done, String> {
     let load = |path: PathBuf| Taxonomy::load(path).map_err(|error| error.to_string());
     match command {
-        Command::Lint { file } => {
-            let found = load(file)?.lint();
+        Command::Lint { file, tokenizer } => {
+            let found = load(file)?.lint_with(&*show::counter(tokenizer.as_deref())?);
             let lines: Vec<String> = found.iter().map(|lint| format!("{lint}\n")).collect();
             let text = lines.concat();
             Ok(Done { text, has_findings: !found.is_empty() })

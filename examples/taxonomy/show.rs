@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use slugline::prompt::Prefix;
-use slugline::prompt::tokens::{CountTokens, estimate};
+use slugline::prompt::tokens::{CountTokens, EstimatedTokens};
 use slugline::{Category, CategoryId, Taxonomy};
 
 /// A line for each category, indented by its level.
@@ -34,8 +34,8 @@ fn write_below(
 
 /// A line for each list of children, the longest first, and the sums.
 pub(crate) fn tokens(taxonomy: &Taxonomy, most: usize, tokenizer: Option<&Path>) -> Result<String, String> {
-    let counter = tokenizer.map(counter).transpose()?;
-    let count = |text: &str| counter.as_ref().map_or_else(|| estimate(text), |counter| counter.count_tokens(text));
+    let counter = counter(tokenizer)?;
+    let count = |text: &str| counter.count_tokens(text);
     let line = |category: &Category| format!("- {}: {}. {}", category.id, category.name, category.description);
     let mut lists: Vec<(usize, usize, usize, String)> = std::iter::once(None)
         .chain(taxonomy.categories().map(|category| Some(&category.id)))
@@ -69,13 +69,18 @@ pub(crate) fn tokens(taxonomy: &Taxonomy, most: usize, tokenizer: Option<&Path>)
     Ok(text)
 }
 
+/// A model's tokenizer, or the estimator where none is given.
+pub(crate) fn counter(tokenizer: Option<&Path>) -> Result<Box<dyn CountTokens>, String> {
+    tokenizer.map_or_else(|| Ok(Box::new(EstimatedTokens) as Box<dyn CountTokens>), load)
+}
+
 #[cfg(feature = "tokenizers")]
-fn counter(path: &Path) -> Result<Box<dyn CountTokens>, String> {
+fn load(path: &Path) -> Result<Box<dyn CountTokens>, String> {
     let tokens = slugline::prompt::tokens::ExactTokens::load(path).map_err(|error| error.to_string())?;
     Ok(Box::new(tokens))
 }
 
 #[cfg(not(feature = "tokenizers"))]
-fn counter(_: &Path) -> Result<Box<dyn CountTokens>, String> {
+fn load(_: &Path) -> Result<Box<dyn CountTokens>, String> {
     Err("--tokenizer needs the feature: cargo run --features tokenizers --example taxonomy -- …".to_owned())
 }

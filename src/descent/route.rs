@@ -82,11 +82,8 @@ impl Walker {
         let best = ended.next().unwrap_or_else(Route::top);
         // A further label whose next level failed stays what it was known to be; a runner-up is of no use then.
         let is_kept = |route: &Route| nodes.most_labels() > 1 || !matches!(route.end, Some((PathEnd::Failed, _)));
-        let others: Vec<_> = ended
-            .filter(is_kept)
-            .filter_map(|route| Some((route.category()?.clone(), route.probability, route.is_sure)))
-            .collect();
-        let (result, path) = best.conclude(&others, nodes);
+        let others: Vec<Route> = ended.filter(is_kept).filter(|route| route.category().is_some()).collect();
+        let (result, path) = best.conclude(others, nodes);
         Outcome { id: std::mem::take(&mut self.item.id), index: self.index, result, path: Some(Box::new(path)) }
     }
 }
@@ -104,6 +101,10 @@ impl Route {
 
     fn category(&self) -> Option<&CategoryId> {
         self.steps.last().map(|step| &step.category)
+    }
+
+    fn into_path(self) -> CategoryPath {
+        CategoryPath { steps: self.steps, end: self.end.map_or(PathEnd::Failed, |(end, _)| end) }
     }
 
     fn ended(mut self, end: PathEnd, error: Option<ItemError>) -> Self {
@@ -156,12 +157,8 @@ impl Route {
         Some(if nodes.taxonomy().is_leaf(position) { route.ended(PathEnd::Leaf, None) } else { route })
     }
 
-    /// The outcome by this path; the others are those that ended, too, each with its probability and whether it is known.
-    fn conclude(
-        self,
-        others: &[(CategoryId, f32, bool)],
-        nodes: &Nodes,
-    ) -> (Result<Assignment, ItemError>, CategoryPath) {
+    /// The outcome by this path; the others are those that ended with a category, too.
+    fn conclude(self, others: Vec<Self>, nodes: &Nodes) -> (Result<Assignment, ItemError>, CategoryPath) {
         let (end, error) = self.end.unwrap_or((PathEnd::Failed, None));
         let attempts = self.last.as_ref().map_or(0, |(last, _)| last.origin.attempts);
         let result = match (error, self.steps.last(), self.last) {
@@ -176,10 +173,12 @@ impl Route {
                 let runners_up = if nodes.descent().beam == 1 {
                     siblings.map(|sibling| scaled(&sibling)).take(RUNNERS_UP).collect()
                 } else {
-                    others.iter().map(|(id, share, _)| (id.clone(), *share)).take(RUNNERS_UP).collect()
+                    let share = |other: &Self| Some((other.category()?.clone(), other.probability));
+                    others.iter().filter_map(share).take(RUNNERS_UP).collect()
                 };
-                let secondary =
-                    if nodes.most_labels() > 1 { further(others, &step.category, nodes) } else { Vec::new() };
+                let further = if nodes.most_labels() > 1 { further(others, &step.category, nodes) } else { Vec::new() };
+                let label =
+                    |route: &Self| Some((route.category()?.clone(), route.is_sure.then_some(route.probability)));
                 Ok(Assignment {
                     category: step.category.clone(),
                     name: step.name.clone(),
@@ -188,7 +187,8 @@ impl Route {
                     confidence: self.is_sure.then_some(self.probability),
                     runners_up,
                     probabilities: [].into(),
-                    secondary,
+                    secondary: further.iter().filter_map(label).collect(),
+                    secondary_paths: further.into_iter().map(Self::into_path).collect(),
                     origin: last.origin,
                 })
             }
@@ -205,19 +205,21 @@ impl Route {
     }
 }
 
-/// The further categories of an item, each once, none that is above another of them or above the first.
-fn further(others: &[(CategoryId, f32, bool)], first: &CategoryId, nodes: &Nodes) -> Vec<(CategoryId, Option<f32>)> {
+/// The paths to the further categories of an item, each once, none that is above another of them or above the first.
+fn further(others: Vec<Route>, first: &CategoryId, nodes: &Nodes) -> Vec<Route> {
     let taxonomy = nodes.taxonomy();
-    let ids = || std::iter::once(first).chain(others.iter().map(|(id, ..)| id));
+    let given: Vec<CategoryId> =
+        std::iter::once(first).chain(others.iter().filter_map(Route::category)).cloned().collect();
     let is_above = |id: &CategoryId, other: &CategoryId| {
         let positions = taxonomy.position(id.as_str()).zip(taxonomy.position(other.as_str()));
         positions.is_some_and(|(above, below)| taxonomy.is_above(above, below))
     };
-    let mut kept: Vec<(CategoryId, Option<f32>)> = Vec::new();
-    for (id, share, is_sure) in others {
-        let is_new = id != first && kept.iter().all(|(known, _)| known != id);
-        if is_new && !ids().any(|other| is_above(id, other)) {
-            kept.push((id.clone(), is_sure.then_some(*share)));
+    let mut kept: Vec<Route> = Vec::new();
+    for route in others {
+        let Some(id) = route.category() else { continue };
+        let is_new = id != first && kept.iter().all(|known| known.category() != Some(id));
+        if is_new && !given.iter().any(|other| is_above(id, other)) {
+            kept.push(route);
         }
     }
     kept

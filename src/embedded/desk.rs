@@ -9,7 +9,7 @@ use super::learner::{self, Learner};
 use super::opinion::{FirstOpinion, Rule};
 use super::stats::{Counts, FirstOpinionStats, HeadStats};
 use super::threshold::{self, Pair};
-use super::{EmbedError, LearnedHead, normalized, ranked, script};
+use super::{EmbedError, LearnedHead, normalized, ranked, script, vectors};
 use crate::outcome::Engine;
 use crate::prompt::clean::CleanText;
 use crate::taxonomy::Taxonomy;
@@ -130,10 +130,7 @@ impl Desk {
         let labels = self.labels()?;
         let whole: Vec<String> = texts.iter().map(|text| whole(text)).collect();
         let whole: Vec<&str> = whole.iter().map(String::as_str).collect();
-        let vectors = self.config.model.embed(&whole)?;
-        if vectors.len() != whole.len() || vectors.iter().any(|vector| vector.len() != labels.width()) {
-            return Err(EmbedError::failed("its vectors are not one for each text, of one length"));
-        }
+        let vectors = vectors(&*self.config.model, &whole, Some(labels.width()))?;
         let opinion = |(vector, text): (Vec<f32>, &&str)| {
             let vector = normalized(vector);
             let shares = ranked(labels.probabilities(&vector, self.config.temperature));
@@ -227,7 +224,7 @@ impl Desk {
     fn learn(&self) {
         let lesson = self.state().learner.as_mut().and_then(Learner::lesson);
         let Some(lesson) = lesson else { return };
-        let trained = lesson.learn(self.seed, &self.taxonomy, &self.name);
+        let trained = lesson.learn(self.seed, &self.taxonomy, &self.config.model.identity());
         if let Some(learner) = &mut self.state().learner {
             learner.learned(trained);
         }
@@ -449,8 +446,20 @@ mod tests {
                 Err(EmbedError::failed("out of order"))
             }
         }
-        let desk = desk(FirstOpinion::alone(Fails));
-        let text = Arc::new(CleanText::of(&NewsItem::new("a", "A", ""), 150).unwrap());
-        assert_eq!(desk.look(&[text]).unwrap_err().to_string(), "the embedding model failed: out of order");
+        /// Knows the labels, and nothing of items.
+        struct NoNumber;
+        impl Embed for NoNumber {
+            fn name(&self) -> &'static str {
+                "no-number"
+            }
+            fn embed(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, EmbedError> {
+                Ok(texts.iter().map(|text| vec![1.0, if *text == "A" { f32::NAN } else { 0.0 }]).collect())
+            }
+        }
+        let text = || Arc::new(CleanText::of(&NewsItem::new("a", "A", ""), 150).unwrap());
+        let error = desk(FirstOpinion::alone(Fails)).look(&[text()]).unwrap_err();
+        assert_eq!(error.to_string(), "the embedding model failed: out of order");
+        let error = desk(FirstOpinion::alone(NoNumber)).look(&[text()]).unwrap_err();
+        assert!(error.to_string().contains("not finite"), "{error}");
     }
 }

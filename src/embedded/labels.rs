@@ -20,11 +20,9 @@ impl Labels {
     pub(super) fn of(taxonomy: &Taxonomy, model: &dyn Embed) -> Result<Self, EmbedError> {
         let texts: Vec<Vec<String>> = taxonomy.categories().map(texts_of).collect();
         let all: Vec<&str> = texts.iter().flatten().map(String::as_str).collect();
-        let mut vectors = model.embed(&all)?.into_iter();
-        let width = vectors.as_slice().first().map_or(0, Vec::len);
-        if vectors.len() != all.len() || width == 0 || vectors.as_slice().iter().any(|vector| vector.len() != width) {
-            return Err(EmbedError::failed("its vectors for the categories are not one for each text, of one length"));
-        }
+        let vectors = super::vectors(model, &all, None)?;
+        let width = vectors.first().map_or(0, Vec::len);
+        let mut vectors = vectors.into_iter();
         let mean = |texts: &Vec<String>| {
             let mut sum = vec![0.0; width];
             for vector in vectors.by_ref().take(texts.len()) {

@@ -74,6 +74,11 @@ pub trait Embed: Send + Sync + 'static {
     /// The model's name, as it stands in outcomes.
     fn name(&self) -> &str;
 
+    /// What tells this model from another that has the same name; a learned head holds for it alone. By default the name.
+    fn identity(&self) -> String {
+        self.name().to_owned()
+    }
+
     /// The vectors of texts, in their order, all of one length. It is called off the async runtime and may use all cores.
     ///
     /// # Errors
@@ -84,6 +89,10 @@ pub trait Embed: Send + Sync + 'static {
 impl<T: Embed + ?Sized> Embed for std::sync::Arc<T> {
     fn name(&self) -> &str {
         (**self).name()
+    }
+
+    fn identity(&self) -> String {
+        (**self).identity()
     }
 
     fn embed(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, EmbedError> {
@@ -123,6 +132,20 @@ impl EmbedError {
     pub(crate) fn failed(reason: impl Into<String>) -> Self {
         Self::Failed { reason: reason.into() }
     }
+}
+
+/// The vectors of texts by a model, if they can be believed: one for each text, all of one length, which may be known, and of
+/// finite numbers.
+pub(crate) fn vectors(model: &dyn Embed, texts: &[&str], length: Option<usize>) -> Result<Vec<Vec<f32>>, EmbedError> {
+    let vectors = model.embed(texts)?;
+    let length = length.or_else(|| vectors.first().map(Vec::len)).unwrap_or_default();
+    if vectors.len() != texts.len() || length == 0 || vectors.iter().any(|vector| vector.len() != length) {
+        return Err(EmbedError::failed("its vectors are not one for each text, of one length"));
+    }
+    if vectors.iter().flatten().any(|number| !number.is_finite()) {
+        return Err(EmbedError::failed("its vectors have numbers that are not finite"));
+    }
+    Ok(vectors)
 }
 
 /// A vector of length 1 in the same direction; one without length stays as it is.

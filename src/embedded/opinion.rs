@@ -139,7 +139,7 @@ impl FirstOpinion {
             self.temperature > 0.0 && self.temperature.is_finite(),
             "the temperature of an embedding model must be above 0",
         );
-        problems.extend(self.learning.iter().flat_map(|learning| learning.problems(taxonomy, self.name())));
+        problems.extend(self.learning.iter().flat_map(|learning| learning.problems(taxonomy, &self.model.identity())));
         problems
     }
 }

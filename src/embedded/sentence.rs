@@ -18,6 +18,8 @@ use super::{Embed, EmbedError, normalized};
 const MAX_TOKENS: usize = 64;
 /// The most bytes of a text that are tokenized, for each token.
 const BYTES_PER_TOKEN: usize = 16;
+/// The letters of the hash by which one model file is told from another.
+const HASH_LETTERS: usize = 16;
 /// The positions that models of this family were trained with.
 const MOST_TOKENS: usize = 512;
 
@@ -32,6 +34,8 @@ const MOST_TOKENS: usize = 512;
 #[derive(Clone)]
 pub struct SentenceModel {
     name: Arc<str>,
+    /// Of the model file and the tokenizer.
+    hash: Arc<str>,
     max_tokens: usize,
     work: SyncSender<Work>,
 }
@@ -57,11 +61,12 @@ impl SentenceModel {
         let name = folder_name.map_or_else(|| "embedded".to_owned(), |name| name.to_string_lossy().into_owned());
         let (work, works) = sync_channel(1);
         let model = Loaded::open(folder)?;
+        let hash = model.hash.as_str().into();
         std::thread::Builder::new()
             .name("embedded".into())
             .spawn(move || model.serve(&works))
             .map_err(|error| EmbedError::failed(format!("no thread for it: {error}")))?;
-        Ok(Self { name: name.into(), max_tokens: MAX_TOKENS, work })
+        Ok(Self { name: name.into(), hash, max_tokens: MAX_TOKENS, work })
     }
 
     /// The most tokens of a text that are read, 8 to 512; other numbers are taken for the nearest of these. Default: 64. A
@@ -75,6 +80,10 @@ impl SentenceModel {
 impl Embed for SentenceModel {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn identity(&self) -> String {
+        format!("{} {} at {} tokens", self.name, self.hash, self.max_tokens)
     }
 
     fn embed(&self, texts: &[&str]) -> Vectors {
@@ -93,6 +102,7 @@ fn stopped() -> EmbedError {
 /// A model on its thread.
 struct Loaded {
     model: Model,
+    hash: String,
     pieces: WordPieces,
     inputs: Vec<(NodeId, Input)>,
     output: NodeId,
@@ -124,12 +134,15 @@ impl Loaded {
         };
         let tokenizer = String::from_utf8(read(&tokenizer_path)?).map_err(|error| unusable(&tokenizer_path, &error))?;
         let pieces = WordPieces::from_json(&tokenizer).map_err(|error| unusable(&tokenizer_path, &error))?;
-        let model = Model::load(read(&path)?).map_err(|error| unusable(&path, &error))?;
+        let bytes = read(&path)?;
+        let hash = blake3::Hasher::new().update(tokenizer.as_bytes()).update(&bytes).finalize().to_hex();
+        let hash = hash[..HASH_LETTERS].to_owned();
+        let model = Model::load(bytes).map_err(|error| unusable(&path, &error))?;
         let inputs = inputs_of(&model).map_err(|reason| unusable(&path, &reason))?;
         let output = output_of(&model).ok_or_else(|| unusable(&path, &"it has no output"))?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let cores = (0..cores).map(|_| Arc::new(ThreadPool::with_num_threads(1))).collect();
-        Ok(Self { model, pieces, inputs, output, cores })
+        Ok(Self { model, hash, pieces, inputs, output, cores })
     }
 
     fn serve(&self, works: &Receiver<Work>) {

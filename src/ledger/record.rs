@@ -198,6 +198,7 @@ pub(crate) fn read_standing(payload: &[u8], taxonomy: &Taxonomy, with_rivals: bo
         runners_up,
         probabilities: [].into(),
         secondary: Vec::new(),
+        secondary_paths: Vec::new(),
         origin: Origin {
             // Answers of engines in the process are not kept.
             engine: Engine::LanguageModel,
@@ -231,6 +232,7 @@ fn answer(reader: &mut Reader<'_>, taxonomy: &Taxonomy, prompt_version: &PromptV
         runners_up: reader.shares(taxonomy)?,
         probabilities: reader.shares(taxonomy)?.into(),
         secondary: Vec::new(),
+        secondary_paths: Vec::new(),
         origin: Origin {
             // Answers of engines in the process are not kept.
             engine: Engine::LanguageModel,

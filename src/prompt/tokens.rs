@@ -136,6 +136,21 @@ fn milli_tokens_of(c: char) -> usize {
 pub trait CountTokens: Send + Sync {
     /// The tokens of a text, without any that a chat template adds.
     fn count_tokens(&self, text: &str) -> usize;
+
+    /// The letters of a label's first token, which is where a model decides on one. By default its first word, up to a hyphen.
+    fn first_token<'a>(&self, label: &'a str) -> &'a str {
+        label.split('-').next().unwrap_or_default()
+    }
+}
+
+/// Counts by [`estimate`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EstimatedTokens;
+
+impl CountTokens for EstimatedTokens {
+    fn count_tokens(&self, text: &str) -> usize {
+        estimate(text)
+    }
 }
 
 /// Counts with the tokenizer of a model, from its `tokenizer.json`.
@@ -162,6 +177,12 @@ impl ExactTokens {
 impl CountTokens for ExactTokens {
     fn count_tokens(&self, text: &str) -> usize {
         self.0.encode_fast(text, false).map_or_else(|_| estimate(text), |encoding| encoding.len())
+    }
+
+    fn first_token<'a>(&self, label: &'a str) -> &'a str {
+        let encoding = self.0.encode(label, false).ok();
+        let end = encoding.and_then(|encoding| encoding.get_offsets().first().map(|(_, end)| *end));
+        end.and_then(|end| label.get(..end)).unwrap_or(label)
     }
 }
 

@@ -208,6 +208,7 @@ impl Shared {
             runners_up: probabilities.iter().filter(is_other).take(RUNNERS_UP).filter_map(share).collect(),
             probabilities: label.probabilities.iter().filter_map(share).collect(),
             secondary: label.secondary.iter().filter_map(further).collect(),
+            secondary_paths: Vec::new(),
             origin,
         })
     }

@@ -1,10 +1,10 @@
 //! What a model will find hard about a taxonomy.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::{Category, CategoryId, Taxonomy};
-use crate::prompt::tokens;
+use crate::prompt::tokens::{CountTokens, EstimatedTokens};
 
 /// Something about a taxonomy that is allowed, and likely to cost right labels or tokens.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,10 +31,10 @@ pub enum Lint {
         /// The other.
         other: CategoryId,
     },
-    /// Siblings whose ids begin with the same word: what tells them apart comes late, and a confidence takes more tokens.
-    SharedFirstWord {
-        /// The word.
-        word: String,
+    /// Siblings whose ids begin with the same token: what tells them apart comes late, and a confidence takes more tokens.
+    SharedFirstToken {
+        /// The token; without a tokenizer, the first word.
+        token: String,
         /// The siblings.
         categories: Vec<CategoryId>,
     },
@@ -42,7 +42,7 @@ pub enum Lint {
     LongId {
         /// The category.
         category: CategoryId,
-        /// Its estimated tokens.
+        /// Its tokens.
         tokens: usize,
     },
     /// The list of children is long; models choose worse among many, and every request carries it.
@@ -51,7 +51,7 @@ pub enum Lint {
         parent: Option<CategoryId>,
         /// The number of children.
         children: usize,
-        /// Their estimated prompt tokens.
+        /// Their prompt tokens.
         tokens: usize,
     },
     /// A list of children without any choice: the category has one child alone.
@@ -74,7 +74,7 @@ const LONG_LIST_TOKENS: usize = super::LISTING_BUDGET_TOKENS / 2;
 
 impl Taxonomy {
     /// What a model will find hard: overlapping or missing descriptions, ids that it will confuse, long ids and lists. Only
-    /// categories that stand in one list are compared.
+    /// categories that stand in one list are compared. Tokens are estimated; [`lint_with`](Self::lint_with) takes a tokenizer.
     ///
     /// ```
     /// use slugline::{Category, Taxonomy};
@@ -87,21 +87,32 @@ impl Taxonomy {
     /// # Ok::<(), slugline::TaxonomyError>(())
     /// ```
     pub fn lint(&self) -> Vec<Lint> {
+        self.lint_with(&EstimatedTokens)
+    }
+
+    /// The same with the tokens of a model's own tokenizer, for example `ExactTokens` of the feature `tokenizers`.
+    pub fn lint_with(&self, tokens: &dyn CountTokens) -> Vec<Lint> {
         let mut found = Vec::new();
         for parent in std::iter::once(None).chain(self.categories().map(|category| Some(&category.id))) {
             let children: Vec<&Category> = self.children(parent).collect();
             if !children.is_empty() {
-                self.lint_list(parent, &children, &mut found);
+                self.lint_list(parent, &children, tokens, &mut found);
             }
         }
         found
     }
 
-    fn lint_list(&self, parent: Option<&CategoryId>, children: &[&Category], found: &mut Vec<Lint>) {
+    fn lint_list(
+        &self,
+        parent: Option<&CategoryId>,
+        children: &[&Category],
+        tokens: &dyn CountTokens,
+        found: &mut Vec<Lint>,
+    ) {
         if let ([only], Some(_)) = (children, parent) {
             found.push(Lint::OnlyChild { category: only.id.clone() });
         }
-        let list_tokens: usize = children.iter().map(|category| tokens::estimate(&category.listing())).sum();
+        let list_tokens: usize = children.iter().map(|category| tokens.count_tokens(&category.listing())).sum();
         if list_tokens > LONG_LIST_TOKENS {
             found.push(Lint::LongList { parent: parent.cloned(), children: children.len(), tokens: list_tokens });
         }
@@ -110,7 +121,7 @@ impl Taxonomy {
             if category.description.trim().is_empty() && level <= DESCRIBED_LEVELS && children.len() > 1 {
                 found.push(Lint::NoDescription { category: category.id.clone() });
             }
-            let id_tokens = tokens::estimate(category.id.as_str());
+            let id_tokens = tokens.count_tokens(category.id.as_str());
             if id_tokens > LONG_ID_TOKENS {
                 found.push(Lint::LongId { category: category.id.clone(), tokens: id_tokens });
             }
@@ -118,16 +129,12 @@ impl Taxonomy {
                 found.extend(lint_pair(category, other));
             }
         }
-        let mut words: Vec<&str> = children.iter().map(|category| first_word(&category.id)).collect();
-        words.sort_unstable();
-        words.dedup();
-        for word in words {
-            let same = children.iter().filter(|category| first_word(&category.id) == word);
-            let same: Vec<_> = same.map(|category| category.id.clone()).collect();
-            if same.len() > 1 {
-                found.push(Lint::SharedFirstWord { word: word.to_owned(), categories: same });
-            }
+        let mut of_token: BTreeMap<&str, Vec<CategoryId>> = BTreeMap::new();
+        for category in children {
+            of_token.entry(tokens.first_token(category.id.as_str())).or_default().push(category.id.clone());
         }
+        let shared = of_token.into_iter().filter(|(_, categories)| categories.len() > 1);
+        found.extend(shared.map(|(token, categories)| Lint::SharedFirstToken { token: token.to_owned(), categories }));
     }
 }
 
@@ -140,10 +147,6 @@ fn lint_pair(one: &Category, other: &Category) -> impl Iterator<Item = Lint> {
     let confusable = Lint::ConfusableIds { one: one.id.clone(), other: other.id.clone() };
     let is_confusable = are_confusable(one.id.as_str(), other.id.as_str());
     overlaps.then_some(overlap).into_iter().chain(is_confusable.then_some(confusable))
-}
-
-fn first_word(id: &CategoryId) -> &str {
-    id.as_str().split('-').next().unwrap_or_default()
 }
 
 fn words(text: &str) -> BTreeSet<String> {
@@ -191,16 +194,16 @@ impl fmt::Display for Lint {
             Self::ConfusableIds { one, other } => {
                 write!(formatter, "{one} and {other}: a model will confuse these ids")
             }
-            Self::SharedFirstWord { word, categories } => {
+            Self::SharedFirstToken { token, categories } => {
                 let ids: Vec<_> = categories.iter().map(CategoryId::as_str).collect();
-                write!(formatter, "{}: all begin with {word:?}, so what tells them apart comes late", ids.join(", "))
+                write!(formatter, "{}: all begin with {token:?}, so what tells them apart comes late", ids.join(", "))
             }
             Self::LongId { category, tokens } => {
-                write!(formatter, "{category}: the id takes about {tokens} tokens, which are written for every item")
+                write!(formatter, "{category}: the id takes {tokens} tokens, which are written for every item")
             }
             Self::LongList { parent, children, tokens } => {
                 let parent = parent.as_ref().map_or("the top level", CategoryId::as_str);
-                write!(formatter, "{parent}: the list of {children} takes about {tokens} prompt tokens")
+                write!(formatter, "{parent}: the list of {children} takes {tokens} prompt tokens")
             }
             Self::OnlyChild { category } => {
                 write!(formatter, "{category}: has no siblings, so a request only asks whether an item goes deeper")
@@ -237,6 +240,30 @@ mod tests {
                 "sports: has no siblings, so a request only asks whether an item goes deeper",
                 "sport-event: has no description, so its name alone tells it from its siblings",
                 "sport-event, sport-venue: all begin with \"sport\", so what tells them apart comes late",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_tokenizer_says_what_the_first_token_is() {
+        struct Letters;
+        impl CountTokens for Letters {
+            fn count_tokens(&self, text: &str) -> usize {
+                text.len()
+            }
+            fn first_token<'a>(&self, label: &'a str) -> &'a str {
+                &label[..1]
+            }
+        }
+        let categories = ["animals", "astronomy", "weather"].map(|id| Category::new(id, id, "Text."));
+        let taxonomy = Taxonomy::new("t", "1", categories).unwrap();
+        assert_eq!(taxonomy.lint(), []);
+        let found: Vec<_> = taxonomy.lint_with(&Letters).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            found,
+            [
+                "astronomy: the id takes 9 tokens, which are written for every item",
+                "animals, astronomy: all begin with \"a\", so what tells them apart comes late",
             ]
         );
     }

@@ -3,7 +3,7 @@
 use slugline::server::Request;
 use slugline::testing::{Faults, Reply, ScriptedTransport, SimulatedServer};
 use slugline::{
-    AnswerForm, Categorizer, Category, CategoryId, Descent, EndpointConfig, Escalation, NewsItem, Taxonomy,
+    AnswerForm, Categorizer, Category, CategoryId, Descent, EndpointConfig, Escalation, NewsItem, PathEnd, Taxonomy,
 };
 
 use crate::support::builder;
@@ -116,6 +116,15 @@ async fn a_walk_follows_each_label() {
     assert_eq!(given, ["injury", "tennis"]);
     let path = report.outcomes[0].path.as_ref().unwrap();
     assert_eq!(path.steps.last().map(|step| &step.category), Some(&assignment.category));
+    // Each further label has a path of its own, with a confidence at each level.
+    let [further] = &assignment.secondary_paths[..] else { panic!("{assignment:?}") };
+    assert_eq!((further.steps.len(), &further.end), (2, &PathEnd::Leaf));
+    assert_eq!(further.steps.last().map(|step| &step.category), assignment.secondary.first().map(|(id, _)| id));
+    let along: Option<f32> = further.steps.iter().map(|step| step.confidence).product();
+    assert!((along.unwrap() - assignment.secondary[0].1.unwrap()).abs() < 1e-6);
+    let line = serde_json::to_value(&report.outcomes[0]).unwrap();
+    assert_eq!(line["secondary_paths"][0]["end"], "leaf");
+    assert_eq!(line["secondary_paths"][0]["steps"][1][0], line["secondary"][0][0]);
     assert!(report.outcomes[1].result.as_ref().unwrap().secondary.is_empty());
 }
 
@@ -136,4 +145,5 @@ async fn a_further_label_that_fails_deeper_stays_what_it_was_known_to_be() {
     let assignment = report.outcomes[0].result.as_ref().unwrap();
     let secondary: Vec<_> = assignment.secondary.iter().map(|(id, _)| id.as_str()).collect();
     assert_eq!((assignment.category.as_str(), secondary), ("tennis", vec!["health"]));
+    assert_eq!(assignment.secondary_paths[0].end, PathEnd::Failed);
 }
