@@ -197,6 +197,8 @@ impl<S: Stream<Item = NewsItem>> Stream for OutcomeStream<S> {
 }
 
 /// Stops a run gracefully: what is in flight is settled, within its timeout; everything else comes back as not attempted.
+///
+/// Items are still taken from the source, so that each has its outcome: a source without an end must be ended as well.
 #[derive(Clone, Debug)]
 pub struct StopHandle(Stop);
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-pub(crate) use self::redact::redact;
+pub(crate) use self::redact::{redact, without_lines};
 use crate::taxonomy::{CategoryId, TaxonomyError};
 
 /// Whether trying again can help. Callers that retry should look at this and nothing else.

@@ -136,7 +136,12 @@ impl Args {
 
     /// The categorizer that the flags describe. Opens the ledger, which keeps a second process with the same one away.
     pub(crate) fn categorizer(&self) -> Result<Categorizer, String> {
-        self.engine.refuse_unused()?;
+        let of_servers = [
+            ("pack-size", self.pack_size.is_some()),
+            ("answers", self.answers.is_some()),
+            ("labels", self.labels.is_some_and(|most| most > 1)),
+        ];
+        self.engine.refuse_unused(&self.server, &of_servers)?;
         let taxonomy = Taxonomy::load(&self.taxonomy);
         let taxonomy = match self.levels {
             Some(levels) => taxonomy.and_then(|taxonomy| taxonomy.upper_levels(levels)),

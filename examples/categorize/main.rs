@@ -90,7 +90,10 @@ enum End {
 /// written.
 async fn run(args: &Args) -> Result<End, String> {
     refuse_overwriting(args)?;
-    let figures = args.metrics.map(|_| metrics_page::export()).transpose()?;
+    let metrics = match args.metrics {
+        Some(address) => Some((metrics_page::listen(address).await?, metrics_page::export()?)),
+        None => None,
+    };
     let categorizer = args.categorizer()?;
     // The output comes last: a mistyped name must not cost the outcomes of an earlier run.
     let source = Source::open(&args.input).map_err(|error| about("open input", &args.input, &error))?;
@@ -115,8 +118,8 @@ async fn run(args: &Args) -> Result<End, String> {
     let stop = Stop::default();
     let lines = args.ledger.is_some().then(Lines::default);
     let outcomes = categorizer.stream(until_stopped(items, lines.clone(), stop.clone()));
-    if let Some((address, figures)) = args.metrics.zip(figures) {
-        metrics_page::serve(address, figures, outcomes.stats_handle()).await?;
+    if let Some((listener, figures)) = metrics {
+        metrics_page::serve(listener, figures, outcomes.stats_handle());
     }
     let run = outcomes.stop_handle();
     stop::on_signals(&stop, move || run.stop());
@@ -146,9 +149,10 @@ async fn run(args: &Args) -> Result<End, String> {
 
     let stats = outcomes.stats();
     print_summary(&stats, invalid);
-    if let Some(path) = &args.engine.head {
-        keep_head(path, categorizer.learned_head(), &stats)?;
-    }
+    let kept = match &args.engine.head {
+        Some(path) => keep_head(path, categorizer.learned_head(), &stats),
+        None => Ok(()),
+    };
     if let Some((path, file)) = stats_file {
         let report = report(
             &stats,
@@ -157,7 +161,7 @@ async fn run(args: &Args) -> Result<End, String> {
         );
         write_report(file, &report).map_err(|error| about("write stats", path, &error))?;
     }
-    Ok(end)
+    kept.map(|()| end)
 }
 
 /// A run under way.

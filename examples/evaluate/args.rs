@@ -107,7 +107,7 @@ pub(crate) struct Args {
     pub(crate) calibration: Option<PathBuf>,
 
     /// Measures each setting's prior with items without content, and shows the figures with and without dividing it out
-    #[arg(long, group = "correction")]
+    #[arg(long, group = "correction", conflicts_with = "escalate_below")]
     pub(crate) measure_prior: bool,
 
     /// Evens out the positions of packs by what the run itself sees, and shows the figures with and without that
@@ -173,6 +173,7 @@ impl Args {
         needed.extend(self.calibration.as_ref().map(|path| ("calibration", path)));
         needed.extend(self.mapping.as_ref().map(|path| ("mapping", path)));
         needed.extend(self.peers.as_ref().map(|path| ("peers", path)));
+        needed.extend(self.engine.head.as_ref().map(|path| ("head", path)));
         for (role, target) in targets.into_iter().filter_map(|(role, target)| Some((role, target.as_ref()?))) {
             if let Some((other, _)) = needed.iter().find(|(_, path)| is_same_file(target, path)) {
                 return Err(format!(
@@ -214,7 +215,15 @@ impl Args {
                     skipped(format!("{name} is skipped: its answer names no item, so it is for single items alone"));
                 } else if !settings.contains(&planned) {
                     settings.push(planned);
-                    settings.extend(self.escalate_below.map(|_| Planned { is_escalated: true, ..planned }));
+                    let escalated = Planned { is_escalated: true, ..planned };
+                    let is_alone = pack_size == 1 && self.escalate_to.is_none();
+                    match self.escalate_below {
+                        Some(_) if is_alone => {
+                            skipped(format!("{} is skipped: it is asked alone already", escalated.name()));
+                        }
+                        Some(_) => settings.push(escalated),
+                        None => {}
+                    }
                 }
             }
         }
@@ -239,7 +248,9 @@ impl Args {
         let builder = builder.even_positions(self.even_positions);
         let builder = with(builder, self.item_tokens, CategorizerBuilder::item_tokens);
         let builder = with(builder, self.seed, CategorizerBuilder::seed);
-        let calibration = self.calibration.as_deref().map(Calibration::load).transpose();
+        // A calibration is for the model of the servers.
+        let is_alone = planned.engine == Engine::Embedded && self.engine.engine == Engine::Both;
+        let calibration = self.calibration.as_deref().filter(|_| !is_alone).map(Calibration::load).transpose();
         let builder = with(builder, calibration.map_err(|error| error.to_string())?, CategorizerBuilder::calibration);
         let escalation = self.escalation().filter(|_| planned.is_escalated);
         with(builder, escalation, CategorizerBuilder::escalate).build().map_err(|error| error.to_string())
@@ -247,7 +258,20 @@ impl Args {
 
     /// The embedding model, where a setting needs it.
     pub(crate) fn embedding_model(&self) -> Result<Option<SentenceModel>, String> {
-        self.engine.refuse_unused()?;
+        let of_servers = [("escalate-below", self.escalate_below.is_some()), ("even-positions", self.even_positions)];
+        self.engine.refuse_unused(&self.server, &of_servers)?;
+        if self.labels.is_some() && self.engine.engine != Engine::Server {
+            return Err("--labels is for --engine server: an embedding model gives one".to_owned());
+        }
+        if self.fit.is_some() && self.engine.engine == Engine::Both {
+            return Err("--fit is for one engine, as a calibration is for one model".to_owned());
+        }
+        if let Some(head) = self.engine.head.as_ref().filter(|head| !head.exists()) {
+            let head = head.display();
+            return Err(format!(
+                "--head {head} is not there: evaluate begins with a learned head, categorize saves one"
+            ));
+        }
         (self.engine.engine != Engine::Server).then(|| self.engine.model()).transpose()
     }
 

@@ -45,6 +45,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
+use slugline::embedded::FirstOpinionStats;
 use slugline::evaluate::{About, Evaluation, Interval, Mapping, Point, Setting, match_labels};
 use slugline::{Categorizer, CategoryId, NewsItem, Stats, Taxonomy};
 
@@ -227,27 +228,7 @@ impl Job<'_> {
     /// Says what each tier settled, and how often they agreed.
     fn note_tiers(&mut self, planned: Planned, stats: &Stats) {
         let Some(opinion) = stats.first_opinion.as_ref().filter(|_| planned.engine == Engine::Both) else { return };
-        let agreed = match opinion.agreement() {
-            Some((agreement, Interval { low, high })) => {
-                format!("{agreement:.3} ({low:.3} to {high:.3}) of {} asked at both agree", opinion.audited)
-            }
-            None => "nothing was asked at both".to_owned(),
-        };
-        let head = match &opinion.head {
-            Some(head) => format!(
-                ", its learned head {} ({})",
-                opinion.settled_by_head,
-                head.off_because.as_deref().unwrap_or("on")
-            ),
-            None => String::new(),
-        };
-        let note = format!(
-            "{}: of {} items the embedding model settled {}{head}, the threshold is {}; {agreed}.",
-            planned.name(),
-            stats.items,
-            opinion.settled,
-            opinion.threshold.map_or_else(|| "none".to_owned(), |threshold| format!("{threshold:.3}")),
-        );
+        let note = format!("{}: of {} items {}", planned.name(), stats.items, tiers(opinion));
         say(&note);
         self.notes.push(note);
     }
@@ -286,6 +267,29 @@ impl Job<'_> {
         }
         Ok(evaluation)
     }
+}
+
+/// What each tier before the servers settled, and how often it agreed with them.
+fn tiers(opinion: &FirstOpinionStats) -> String {
+    let agreed = |agreement: Option<(f64, Interval)>, audited: u64| match agreement {
+        Some((agreement, Interval { low, high })) => {
+            format!("{agreement:.3} ({low:.3} to {high:.3}) of {audited} asked at both agree")
+        }
+        None => "nothing was asked at both".to_owned(),
+    };
+    let mut settled = Vec::new();
+    if opinion.threshold.is_some() || opinion.head.is_none() {
+        let threshold = opinion.threshold.map_or_else(|| "none".to_owned(), |threshold| format!("{threshold:.3}"));
+        let agreed = agreed(opinion.agreement(), opinion.audited);
+        settled
+            .push(format!("the embedding model settled {}, its threshold is {threshold}, {agreed}", opinion.settled));
+    }
+    if let Some(head) = &opinion.head {
+        let (state, agreed) = (head.off_because.as_deref().unwrap_or("on"), agreed(head.agreement(), head.audited));
+        let (by_head, drifts) = (opinion.settled_by_head, head.drifts);
+        settled.push(format!("the learned head settled {by_head} ({state}), {agreed}, {drifts} drifts were seen"));
+    }
+    settled.join("; ") + "."
 }
 
 fn about_run(args: &Args, taxonomy: &Taxonomy, items: usize) -> About {

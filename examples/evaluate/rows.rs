@@ -20,6 +20,14 @@ pub(crate) struct Run {
     pub(crate) correction: Correction,
 }
 
+impl Run {
+    /// The model that answered an item; none for one without a category.
+    fn model_of(&self, item: &GradedItem) -> Option<&str> {
+        let assignment = self.outcomes.get(item.index as usize)?.result.as_ref().ok()?;
+        Some(&assignment.origin.model)
+    }
+}
+
 /// What is done to the model's probabilities.
 pub(crate) enum Correction {
     None,
@@ -129,7 +137,11 @@ pub(crate) fn add(
         Correction::None => None,
         Correction::Within(word) => Some((*word, grade(GradedItem::new))),
         Correction::By(calibration, word) => {
-            Some((*word, written.iter().map(|item| item.corrected(calibration, taxonomy)).collect()))
+            let correct = |item: &GradedItem| {
+                let is_of_model = run.model_of(item).is_some_and(|model| model == calibration.model());
+                if is_of_model { item.corrected(calibration, taxonomy) } else { item.clone() }
+            };
+            Some((*word, written.iter().map(correct).collect()))
         }
     };
     let all: Vec<GradedItem> = run

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use slugline::embedded::{FirstOpinion, LearnedHead, Learning, SentenceModel};
 
 use super::model::{SCRIPT, default_folder, is_model};
+use super::server::ServerArgs;
 
 /// The engine.
 #[derive(Debug, Args)]
@@ -61,8 +62,9 @@ pub(crate) enum Engine {
 }
 
 impl EngineArgs {
-    /// Refuses flags that the chosen engine has no use for.
-    pub(crate) fn refuse_unused(&self) -> Result<(), String> {
+    /// Refuses flags that the chosen engine has no use for, those of `more` being for servers as well: who forgets --engine would
+    /// else believe that the servers had answered.
+    pub(crate) fn refuse_unused(&self, server: &ServerArgs, more: &[(&str, bool)]) -> Result<(), String> {
         let both = [
             ("agreement", self.agreement.is_some()),
             ("settle-share", self.settle_share.is_some()),
@@ -76,7 +78,11 @@ impl EngineArgs {
         if self.model_folder.is_some() && self.engine == Engine::Server {
             return Err("--model-folder is for --engine embedded or both: add one, or leave the flag away".to_owned());
         }
-        Ok(())
+        let for_servers = server_flags(server);
+        let unused = for_servers.iter().chain(more).find(|(_, is_set)| *is_set && self.engine == Engine::Embedded);
+        unused.map_or(Ok(()), |(flag, _)| {
+            Err(format!("--{flag} is for servers, and --engine embedded asks none: leave one of them away"))
+        })
     }
 
     /// Loads the embedding model.
@@ -117,4 +123,19 @@ impl EngineArgs {
         }
         Ok(opinion)
     }
+}
+
+fn server_flags(server: &ServerArgs) -> [(&'static str, bool); 9] {
+    let endpoints = &server.endpoints;
+    [
+        ("base-url", !endpoints.base_url.is_empty()),
+        ("model", server.model.is_some()),
+        ("concurrency", server.concurrency.is_some()),
+        ("timeout", endpoints.timeout.is_some()),
+        ("max-retries", endpoints.max_retries.is_some()),
+        ("requests-per-minute", endpoints.requests_per_minute.is_some()),
+        ("tokens-per-minute", endpoints.tokens_per_minute.is_some()),
+        ("patience", endpoints.patience.is_some()),
+        ("api-key-env", endpoints.api_key_env.is_some()),
+    ]
 }

@@ -16,9 +16,13 @@ pub(crate) fn export() -> Result<Prometheus, String> {
     Ok(figures)
 }
 
+/// Takes the address, which another job may have.
+pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, String> {
+    TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))
+}
+
 /// Serves `/metrics` until the program ends.
-pub(crate) async fn serve(address: SocketAddr, figures: Prometheus, run: StatsHandle) -> Result<(), String> {
-    let listener = TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))?;
+pub(crate) fn serve(listener: TcpListener, figures: Prometheus, run: StatsHandle) {
     let page = move || {
         // The look sets the gauges of the run.
         run.snapshot();
@@ -26,5 +30,4 @@ pub(crate) async fn serve(address: SocketAddr, figures: Prometheus, run: StatsHa
         async move { page }
     };
     tokio::spawn(async move { axum::serve(listener, Router::new().route("/metrics", get(page))).await });
-    Ok(())
 }

@@ -20,7 +20,7 @@ pub(crate) struct ServerArgs {
 
     /// The most requests in flight at each server, from the start on, 1 to 128 [default: starts at 10, at most 25]
     #[arg(long, value_name = "N")]
-    concurrency: Option<usize>,
+    pub(crate) concurrency: Option<usize>,
 }
 
 /// The servers and how long they may take.
@@ -32,27 +32,27 @@ pub(crate) struct EndpointArgs {
 
     /// The time for one attempt, fractions allowed [default: 10]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    timeout: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
 
     /// How often a request is sent again after a timeout, a lost connection or a server error, 0 to 100 [default: 3]
     #[arg(long, value_name = "N")]
-    max_retries: Option<u32>,
+    pub(crate) max_retries: Option<u32>,
 
     /// The most requests per minute to each server [default: no limit]
     #[arg(long, value_name = "N")]
-    requests_per_minute: Option<NonZeroU32>,
+    pub(crate) requests_per_minute: Option<NonZeroU32>,
 
     /// The most tokens per minute to each server, prompt and output together [default: no limit]
     #[arg(long, value_name = "N")]
-    tokens_per_minute: Option<NonZeroU32>,
+    pub(crate) tokens_per_minute: Option<NonZeroU32>,
 
     /// How long to wait while no server answers, before it stops [default: 600, and 30 for servers that never answered]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    patience: Option<Duration>,
+    pub(crate) patience: Option<Duration>,
 
     /// The environment variable that holds the key of the servers [default: no key]
     #[arg(long, value_name = "NAME")]
-    api_key_env: Option<String>,
+    pub(crate) api_key_env: Option<String>,
 }
 
 impl ServerArgs {

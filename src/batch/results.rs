@@ -126,6 +126,12 @@ impl<'a> Results<'a> {
     }
 }
 
+/// Whether two labels name the same categories, the further ones included.
+fn is_same(first: &Label, second: &Label) -> bool {
+    let further = |label: &Label| label.secondary.iter().map(|(category, _)| *category).collect::<Vec<_>>();
+    first.category == second.category && further(first) == further(second)
+}
+
 /// What two results of one request say together: an item has a label where one gives it, and none where they differ.
 fn agreed(first: Answer, second: Answer) -> Answer {
     match (first, second) {
@@ -134,7 +140,7 @@ fn agreed(first: Answer, second: Answer) -> Answer {
                 .into_iter()
                 .zip(second)
                 .map(|labels| match labels {
-                    (Ok(first), Ok(second)) if first.category != second.category => Err(Fault::Repeated),
+                    (Ok(first), Ok(second)) if !is_same(&first, &second) => Err(Fault::Repeated),
                     // Once two have differed, a third does not decide.
                     (Err(Fault::Repeated), _) | (_, Err(Fault::Repeated)) => Err(Fault::Repeated),
                     (Ok(label), _) | (_, Ok(label)) => Ok(label),

@@ -79,7 +79,7 @@ impl CategorizerBuilder {
                 problems.push(format!("no endpoint has the model {}, which a calibration is for", calibration.model()));
             }
         }
-        let mut models = pools.first.models();
+        let mut models = pools.models();
         let first_model = models.next();
         if self.settings.evens_positions && models.any(|model| Some(model) != first_model) {
             problems.push("positions can be evened out only where all endpoints have the same model".to_owned());
@@ -281,6 +281,10 @@ impl CategorizerBuilder {
             need(!is_vote, "several labels cannot be voted on: ask unsure items alone, or at a stronger model");
             #[cfg(feature = "ledger")]
             need(self.across_versions.is_none(), "several labels are kept for one version of the taxonomy alone");
+            need(
+                self.engine_name().is_none(),
+                "an engine in the process gives one label: leave it out, or ask for one",
+            );
             let has_beam = self.descent.as_ref().is_some_and(|descent| descent.beam > 1);
             need(!has_beam, "several labels are several paths already: leave the beam at 1");
         }
@@ -295,6 +299,16 @@ impl CategorizerBuilder {
         need(
             self.logprobs || self.escalation.is_none(),
             "escalation goes by confidences: leave them on, or do not escalate",
+        );
+        need(
+            self.logprobs || (settings.abstain_below <= 0.0 && !settings.evens_positions),
+            "abstaining and even positions go by confidences: leave them on",
+        );
+        let is_alone = settings.pack_size == 1 && settings.tuning.is_none();
+        let goes_elsewhere = self.escalation.as_ref().is_none_or(|of| matches!(of.way, Way::Stronger(_)));
+        need(
+            !is_alone || goes_elsewhere,
+            "items that are alone already cannot be asked alone or with others: escalate to a stronger model, or pack them",
         );
         #[cfg(feature = "ledger")]
         need(

@@ -26,6 +26,8 @@ pub(super) struct Route {
     end: Option<(PathEnd, Option<ItemError>)>,
     /// Of several labels: how far it is from the first of every level.
     rank: usize,
+    /// Whether it took the best child everywhere, as a walk without a beam does.
+    is_first: bool,
 }
 
 /// What is known of an item.
@@ -78,10 +80,16 @@ impl Walker {
 
     /// The outcome by the most probable path.
     fn settle(&mut self, nodes: &Nodes) -> Outcome {
-        let mut ended = std::mem::take(&mut self.reached).into_iter();
+        let mut ended = std::mem::take(&mut self.reached);
+        // A further label whose next level failed stays what it was known to be. A runner-up is of no use then, and asking for more
+        // paths must not lose an item.
+        let has_failed = |route: &Route| matches!(route.end, Some((PathEnd::Failed, _)));
+        if nodes.most_labels() == 1 {
+            ended.retain(|route| route.is_first || !has_failed(route));
+        }
+        let mut ended = ended.into_iter();
         let best = ended.next().unwrap_or_else(Route::top);
-        // A further label whose next level failed stays what it was known to be; a runner-up is of no use then.
-        let is_kept = |route: &Route| nodes.most_labels() > 1 || !matches!(route.end, Some((PathEnd::Failed, _)));
+        let is_kept = |route: &Route| nodes.most_labels() > 1 || !has_failed(route);
         let others: Vec<Route> = ended.filter(is_kept).filter(|route| route.category().is_some()).collect();
         let (result, path) = best.conclude(others, nodes);
         Outcome { id: std::mem::take(&mut self.item.id), index: self.index, result, path: Some(Box::new(path)) }
@@ -91,7 +99,7 @@ impl Walker {
 impl Route {
     /// The path of an item that has not been asked about.
     pub(super) fn top() -> Self {
-        Self { probability: 1.0, is_sure: true, ..Self::default() }
+        Self { probability: 1.0, is_sure: true, is_first: true, ..Self::default() }
     }
 
     /// The level that it is asked about, from 1.
@@ -135,9 +143,11 @@ impl Route {
         let several = secondary.into_iter().filter(is_followed);
         let labels = std::iter::once(best).chain(several).zip(0..);
         // Of one label, the runners-up are as good as their probability.
-        let choices = labels.chain(others.zip(std::iter::repeat(0)));
-        let step = |((category, confidence), rank): ((CategoryId, Option<f32>), usize)| {
-            Some(Self { rank: self.rank + rank, ..self.step(&category, confidence, nodes)? })
+        let labels = labels.map(|(choice, rank)| (choice, rank, rank == 0));
+        let choices = labels.chain(others.map(|choice| (choice, 0, false)));
+        let step = |((category, confidence), rank, is_first): ((CategoryId, Option<f32>), usize, bool)| {
+            let is_first = self.is_first && is_first;
+            Some(Self { rank: self.rank + rank, is_first, ..self.step(&category, confidence, nodes)? })
         };
         choices.filter_map(step).collect()
     }

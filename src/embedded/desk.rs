@@ -226,7 +226,7 @@ impl Desk {
         let Some(lesson) = lesson else { return };
         let trained = lesson.learn(self.seed, &self.taxonomy, &self.config.model.identity());
         if let Some(learner) = &mut self.state().learner {
-            learner.learned(trained);
+            learner.learned(trained, lesson.drifts);
         }
     }
 

@@ -122,6 +122,8 @@ struct Known {
 pub(super) struct Lesson {
     answers: Vec<Known>,
     target: f64,
+    /// How many drifts had been seen when it was taken out.
+    pub(super) drifts: u64,
 }
 
 impl Learner {
@@ -167,11 +169,16 @@ impl Learner {
         let mut answers: Vec<Known> = self.answers.iter().cloned().collect();
         // The order in which answers came must not matter.
         answers.sort_by_key(|known| known.index);
-        Some(Lesson { answers, target: self.learning.target })
+        Some(Lesson { answers, target: self.learning.target, drifts: self.drifts })
     }
 
-    pub(super) fn learned(&mut self, trained: Trained) {
+    /// What came of a lesson that was taken out after so many drifts.
+    pub(super) fn learned(&mut self, trained: Trained, drifts: u64) {
         self.is_learning = false;
+        if drifts != self.drifts {
+            // It was learned from a stream that is no more.
+            return;
+        }
         self.learn_at = ((self.collected as f64 * GROWTH) as usize).max(self.learn_at + 1);
         self.last = Some((trained.agreed, trained.of));
         let Some(head) = trained.head else {
@@ -179,6 +186,8 @@ impl Learner {
             return;
         };
         tracing::info!(answers = head.answers(), threshold = head.threshold(), "a head was learned");
+        // What was said of the head before it is not about this one.
+        self.audited.clear();
         self.head = Some(Arc::new(head));
     }
 
@@ -285,7 +294,7 @@ mod tests {
 
     fn learn(learner: &mut Learner) {
         let lesson = learner.lesson().unwrap();
-        learner.learned(lesson.learn(1, &taxonomy(), "fake"));
+        learner.learned(lesson.learn(1, &taxonomy(), "fake"), lesson.drifts);
     }
 
     #[test]
@@ -314,6 +323,19 @@ mod tests {
         learn(&mut learner);
         let reason = learner.stats().off_because.unwrap();
         assert!(reason.starts_with("no threshold reaches an agreement of 0.8"), "{reason}");
+    }
+
+    #[test]
+    fn what_was_learned_before_a_drift_is_not_taken_after_it() {
+        let mut learner = learner();
+        teach(&mut learner, 0, 400);
+        learn(&mut learner);
+        teach(&mut learner, 400, 400);
+        let lesson = learner.lesson().unwrap();
+        (0..DRIFT_WINDOW).for_each(|_| learner.audit(false));
+        assert!(learner.head().is_none());
+        learner.learned(lesson.learn(1, &taxonomy(), "fake"), lesson.drifts);
+        assert!(learner.head().is_none());
     }
 
     #[test]

@@ -15,11 +15,7 @@ pub(crate) fn redact(words: &str, request_text: &str, key: Option<&str>) -> Opti
     if let Some(key) = key.filter(|key| !key.is_empty()) {
         line = line.replace(key, "[key]");
     }
-    for echoed in request_text.lines().filter(|echoed| echoed.len() >= ECHO_LINE_BYTES) {
-        if line.contains(echoed) {
-            line = line.replace(echoed, "[text of the request]");
-        }
-    }
+    line = without_lines(&line, request_text);
     let chars: Vec<char> = line.chars().take(4 * MAX_WORDS_BYTES).filter(|c| !c.is_control()).collect();
     let mut out = String::new();
     let mut at = 0;
@@ -44,6 +40,12 @@ pub(crate) fn redact(words: &str, request_text: &str, key: Option<&str>) -> Opti
         out.push('…');
     }
     (!out.is_empty()).then_some(out)
+}
+
+/// The words without whole lines of the request, which say nothing of the server.
+pub(crate) fn without_lines(words: &str, request_text: &str) -> String {
+    let lines = request_text.lines().filter(|line| line.len() >= ECHO_LINE_BYTES && words.contains(line));
+    lines.fold(words.to_owned(), |words, line| words.replace(line, "[text of the request]"))
 }
 
 #[cfg(test)]

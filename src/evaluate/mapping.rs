@@ -52,7 +52,7 @@ struct File {
 }
 
 /// What is given to an item whose category stands for none of the scheme.
-const NONE: &str = "unmapped";
+const NONE: &str = "(unmapped)";
 
 impl Mapping {
     /// Makes a mapping from the categories of one taxonomy to those of another, by their labels.

@@ -27,8 +27,11 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             return self.settle_escalated(item);
         }
         self.try_stronger_again();
-        if !self.is_unsure(escalation, &assignment) {
+        if !is_unsure(escalation, &assignment) {
             return self.settled(item, Ok(assignment));
+        }
+        if self.cannot_escalate() {
+            return self.settled_for_now(item, Ok(assignment));
         }
         if !self.may_escalate(escalation) {
             self.recorder.count(|counts| counts.escalations_refused += 1);
@@ -39,13 +42,9 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         self.escalate(item, escalation);
     }
 
-    fn is_unsure(&self, escalation: &Escalation, assignment: &Assignment) -> bool {
-        let was_alone = matches!(escalation.way, Way::Alone) && assignment.origin.pack_size == 1;
-        self.error.is_none()
-            && self.stronger_lost_at.is_none()
-            // The same request once more would bring the same answer.
-            && !was_alone
-            && assignment.confidence.is_some_and(|confidence| confidence < escalation.below)
+    /// Whether nothing is asked again any more, which a later run can mend.
+    fn cannot_escalate(&self) -> bool {
+        self.error.is_some() || self.stronger_lost_at.is_some()
     }
 
     /// Takes the item's cost out of the share of requests, if it is there.
@@ -63,7 +62,15 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         item.has_been_refused = false;
         item.alone = item.is_suspect || matches!(escalation.way, Way::Alone);
         let tier = self.tier_of(&item);
+        if tier == Tier::Stronger && self.asks_stronger_nothing() {
+            self.lane(tier).pool.resume();
+        }
         self.lane(tier).packer.push(item);
+    }
+
+    fn asks_stronger_nothing(&mut self) -> bool {
+        let is_delayed = self.delayed.iter().any(|(_, pack)| pack.tier == Tier::Stronger);
+        !is_delayed && self.lane(Tier::Stronger).is_empty()
     }
 
     /// Which endpoints an item belongs to now.
@@ -78,6 +85,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         let Escalated { first, mut later } = *escalated;
         let first_answer = first.confidence.map(|confidence| (first.category.clone(), confidence));
         let is_vote = self.shared.escalation.as_ref().is_some_and(|e| matches!(e.way, Way::Vote(_)));
+        let wanted = self.shared.escalation.as_ref().map_or(1, Escalation::answers);
+        let is_for_now = later.len() < wanted && self.cannot_escalate();
         let mut assignment = match later.pop() {
             None => first.clone(),
             Some(last) if !is_vote => last,
@@ -86,7 +95,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         let has_changed = assignment.category != first.category;
         self.recorder.count(|counts| counts.escalations_changed += u64::from(has_changed));
         assignment.origin.first_answer = first_answer;
-        self.settled(item, Ok(assignment));
+        if is_for_now { self.settled_for_now(item, Ok(assignment)) } else { self.settled(item, Ok(assignment)) }
     }
 
     /// A run that serves goes on for days: it tries a lost endpoint again after a while.
@@ -108,6 +117,12 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
     }
 }
 
+fn is_unsure(escalation: &Escalation, assignment: &Assignment) -> bool {
+    // The same request once more would bring the same answer.
+    let was_alone = matches!(escalation.way, Way::Alone) && assignment.origin.pack_size == 1;
+    !was_alone && assignment.confidence.is_some_and(|confidence| confidence < escalation.below)
+}
+
 /// The category with the highest mean confidence over all answers; of equals the one that was said first.
 fn vote(first: &Assignment, last: Assignment, others: &[Assignment]) -> Assignment {
     let answers: Vec<&Assignment> = std::iter::once(first).chain(others).chain(std::iter::once(&last)).collect();
@@ -121,7 +136,8 @@ fn vote(first: &Assignment, last: Assignment, others: &[Assignment]) -> Assignme
             }
         }
     }
-    let count = answers.len() as f32;
+    // An answer without probabilities says nothing of them, which is not zero.
+    let count = answers.iter().filter(|answer| answer.confidence.is_some()).count().max(1) as f32;
     // A stable sort, so that of equals the first said stays in front.
     shares.sort_by(|a, b| b.1.total_cmp(&a.1));
     shares.iter_mut().for_each(|(_, share)| *share /= count);
@@ -152,6 +168,12 @@ mod tests {
         assert_eq!(found.category.as_str(), "b");
         assert!((found.confidence.unwrap() - (0.4 + 0.8 + 0.44) / 3.0).abs() < 1e-6);
         assert_eq!(found.runners_up[0].0.as_str(), "a");
+    }
+
+    #[test]
+    fn an_answer_without_probabilities_lowers_none() {
+        let silent = Assignment { confidence: None, ..answer(&[("a", 0.5)]) };
+        assert_eq!(vote(&answer(&[("a", 0.55)]), silent, &[]).confidence, Some(0.55));
     }
 
     #[test]

@@ -50,6 +50,9 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         let has_pack = self.serves && self.lanes[0].packer.len() >= self.largest_pack();
         #[cfg(feature = "ledger")]
         let has_pack = has_pack || self.recall.is_full();
+        // Nor before those that failed of an error are handed on, since it forgets the error with the next item.
+        #[cfg(feature = "ledger")]
+        let has_pack = has_pack || (self.serves && self.error.is_some() && !self.recall.is_empty());
         self.taken_in < self.take_below && !has_pack
     }
 
@@ -70,6 +73,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         self.unsettled += 1;
         if self.serves && self.error.take().is_some() {
             self.shared.pool.begin_run();
+        } else if self.unsettled == 1 {
+            self.shared.pool.resume();
         }
         if self.error.is_some() {
             return self.outcome(index, item.id, Err(ItemError::of(ItemErrorKind::NotAttempted)));

@@ -94,6 +94,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             Ok(assignment) => questions
                 .answer(text, &assignment.origin.model)
                 .and_then(|key| ledger::of_answer(key, assignment, &shared.taxonomy)),
+            // Where nothing was ever answered, the server or the form of the request may be wrong, and not the item.
+            Err(error) if error.kind == ItemErrorKind::Rejected && !shared.pool.has_answered() => None,
             Err(error) => ledger::of_failure(questions.failure(text), error),
         };
         if let Some(payload) = payload {

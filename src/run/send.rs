@@ -94,8 +94,6 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         if is_shuffled || pack.items.iter().any(|item| item.content_failures > 0 || item.escalated.is_some()) {
             self.random.shuffle(&mut pack.items);
         }
-        let asked = pack.items.iter().filter(|item| item.attempts == 0).count() as u64;
-        self.recorder.count(|counts| counts.asked_items += asked);
         if pack.items.iter().all(|item| item.attempts == 0) {
             self.budget.deposit();
             self.first_requests += 1;
@@ -129,6 +127,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         if pack.waits == 0 {
             pack.answers_seen = self.lane(tier).pool.answers();
         }
+        let asked = pack.items.iter().filter(|item| item.attempts == 0).count() as u64;
+        self.recorder.count(|counts| counts.asked_items += asked);
         for item in &mut pack.items {
             item.attempts += 1;
             item.first_attempt.get_or_insert(now);

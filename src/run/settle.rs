@@ -141,11 +141,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             position,
             ..self.shared.origin(&endpoint.base_url, &endpoint.model)
         };
-        let assignment = self.shared.assignment(label, corrected.as_ref(), origin)?;
-        if assignment.origin.written.is_some() {
-            self.recorder.count(|counts| counts.relabelled += 1);
-        }
-        Some(assignment)
+        self.shared.assignment(label, corrected.as_ref(), origin)
     }
 
     /// The probabilities of a label as a calibration corrects them; none where there is none.
@@ -360,10 +356,18 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
 
     /// Settles an item and its copies.
     pub(super) fn settled(&mut self, item: Item, result: Result<Assignment, ItemError>) {
-        #[cfg(feature = "embedded")]
-        self.compare(&item, &result);
         #[cfg(feature = "ledger")]
         self.record(&item, &result);
+        self.settled_for_now(item, result);
+    }
+
+    /// The same for an answer that a later run is to ask for again, so that no ledger keeps it.
+    pub(super) fn settled_for_now(&mut self, item: Item, result: Result<Assignment, ItemError>) {
+        if result.as_ref().is_ok_and(|assignment| assignment.origin.written.is_some()) {
+            self.recorder.count(|counts| counts.relabelled += 1);
+        }
+        #[cfg(feature = "embedded")]
+        self.compare(&item, &result);
         self.conclude(item, result);
     }
 

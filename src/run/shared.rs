@@ -118,9 +118,9 @@ impl Shared {
         let context = self.pool.context_tokens().unwrap_or(usize::MAX).min(self.settings.context_tokens);
         let around = self.estimator.predict(self.prefix.tokens(), CLOSING_TOKENS) + self.max_output_tokens(pack_size);
         // A tenth stays free, since these are estimates.
-        let free = context.saturating_sub(around) * 9 / 10;
+        let free = context.saturating_sub(around) / 10 * 9;
         let one_estimated = self.estimator.predict(0, 1_000).max(1);
-        free * 1_000 / one_estimated
+        free.saturating_mul(1_000) / one_estimated
     }
 }
 

@@ -100,6 +100,19 @@ impl Pool {
         }
     }
 
+    /// Somebody asks again after a time in which nobody did: an endpoint that was not asked has not failed to answer.
+    pub(crate) fn resume(&self) {
+        let mut state = self.state();
+        if state.endpoints.iter().all(|endpoint| endpoint.in_flight == 0) {
+            state.down_since = None;
+        }
+    }
+
+    /// Whether any endpoint has ever given an answer.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.state().endpoints.iter().any(|endpoint| endpoint.has_answered)
+    }
+
     /// Waits until some endpoint takes a request of about `tokens`, which should not be `avoid` if there is another. Of
     /// several prefixes, `prefix` is the number of the one that it begins with.
     ///

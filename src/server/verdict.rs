@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::dialect::Refused;
 use super::transport::{Response, TransportError, TransportErrorKind};
 use super::wire::{Completion, Finish, error_words, read_completion};
-use crate::error::{Failure, FailureKind, redact};
+use crate::error::{Failure, FailureKind, redact, without_lines};
 
 /// What an attempt came to.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,7 +73,8 @@ pub(crate) fn judge(attempt: Attempt, endpoint: &Arc<str>, request_text: &str, k
         return failed(failure(kind, Some(status), "", request_id));
     }
     let words = error_words(&response.body);
-    let (kind, refused) = kind_of(status, &words);
+    // A title may say that a model was not found.
+    let (kind, refused) = kind_of(status, &without_lines(&words, request_text));
     Verdict::Failed {
         failure: failure(kind, Some(status), &words, response.request_id),
         retry_after: response.retry_after,
@@ -179,6 +180,20 @@ mod tests {
             FailureKind::Unsupported
         );
         assert_eq!(kind(400, r#"{"error":"model 'x' not found"}"#), FailureKind::UnknownModel);
+    }
+
+    #[test]
+    fn what_the_server_repeats_of_the_request_has_no_meaning() {
+        let judged = |request: &str| {
+            let body = r#"{"error":{"message":"cannot process: The model was not found"}}"#.to_owned();
+            judge(Attempt::Response(Response::new(422, body)), &"http://a/v1".into(), request, None)
+        };
+        let kind = |request| match judged(request) {
+            Verdict::Failed { failure, .. } => failure.kind,
+            Verdict::Answer(_) => panic!("an answer"),
+        };
+        assert_eq!(kind("<item>\nThe model was not found\n</item>"), FailureKind::Rejected);
+        assert_eq!(kind("<item>\nA striker signs\n</item>"), FailureKind::UnknownModel);
     }
 
     #[test]

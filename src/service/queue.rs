@@ -100,9 +100,9 @@ impl Queue {
     pub(super) fn answer(&self, index: u64, answer: Answer) {
         let mut state = self.state();
         let Some(taken) = state.taken.remove(&index) else { return };
-        // Copies of what is known already say nothing about the time that answers take.
+        // What is known already says nothing about the time that answers take.
         let assignment = answer.as_ref().ok().and_then(|outcome| outcome.result.as_ref().ok());
-        if assignment.is_some_and(|assignment| assignment.origin.duplicate_of.is_none()) {
+        if assignment.is_some_and(|of| of.origin.duplicate_of.is_none() && !of.origin.from_ledger) {
             state.usual.seen(taken.at.elapsed());
         }
         let _ = taken.answer.send(answer);

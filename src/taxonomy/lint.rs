@@ -199,11 +199,11 @@ impl fmt::Display for Lint {
                 write!(formatter, "{}: all begin with {token:?}, so what tells them apart comes late", ids.join(", "))
             }
             Self::LongId { category, tokens } => {
-                write!(formatter, "{category}: the id takes {tokens} tokens, which are written for every item")
+                write!(formatter, "{category}: the id takes about {tokens} tokens, which are written for every item")
             }
             Self::LongList { parent, children, tokens } => {
                 let parent = parent.as_ref().map_or("the top level", CategoryId::as_str);
-                write!(formatter, "{parent}: the list of {children} takes {tokens} prompt tokens")
+                write!(formatter, "{parent}: the list of {children} takes about {tokens} prompt tokens")
             }
             Self::OnlyChild { category } => {
                 write!(formatter, "{category}: has no siblings, so a request only asks whether an item goes deeper")
@@ -262,7 +262,7 @@ mod tests {
         assert_eq!(
             found,
             [
-                "astronomy: the id takes 9 tokens, which are written for every item",
+                "astronomy: the id takes about 9 tokens, which are written for every item",
                 "animals, astronomy: all begin with \"a\", so what tells them apart comes late",
             ]
         );

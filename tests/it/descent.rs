@@ -217,6 +217,24 @@ async fn a_beam_comes_back_from_a_wrong_turn() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_runner_up_that_fails_does_not_fail_the_item() {
+    let server = ScriptedTransport::new(|asked: &Asked| {
+        let labels = labels(asked);
+        let shares: Vec<(&str, f64)> = match labels[0].as_str() {
+            "sport" => vec![("weather", 0.6), ("sport", 0.35), ("other", 0.05)],
+            "snow" => vec![("snow", 0.5), ("weather", 0.5)],
+            // It has one factor less than the other path then, and so looks more probable.
+            _ => return Reply::status(400, "cannot process this input"),
+        };
+        Reply::probabilities(asked.items.iter().map(|_| shares.clone()))
+    });
+    let beam = walking(&server, Descent::default().beam(2)).build().unwrap();
+    let report = beam.categorize([NewsItem::new("a", "x", "")]).await;
+    let given = report.outcomes[0].result.as_ref().map(|assignment| assignment.category.to_string());
+    assert!(matches!(given.as_deref(), Ok("snow" | "weather")), "{given:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failed_level_keeps_the_path_so_far_and_the_error() {
     let server = ScriptedTransport::new(|asked| {
         let labels = labels(asked);

@@ -73,6 +73,14 @@ async fn alone_it_settles_every_item_without_an_endpoint() {
     assert_eq!((stats.looked_at, stats.settled, stats.other_script), (300, 300, 0));
 }
 
+#[test]
+fn an_engine_gives_one_label_so_several_are_refused() {
+    let several = slugline::AnswerForm::Several(2);
+    let opinion = FirstOpinion::of(FakeModel::default());
+    let error = builder(&[&server()]).answer_form(several).first_opinion(opinion).build().unwrap_err();
+    assert!(error.to_string().contains("gives one label"), "{error}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn alone_it_marks_items_in_another_script_and_answers_copies_once() {
     let model = FakeModel::default();

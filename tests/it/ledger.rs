@@ -322,6 +322,52 @@ async fn an_item_that_is_asked_again_is_written_once_when_it_is_final() {
     assert_eq!(first_answers(&first), first_answers(&second));
 }
 
+/// A first answer that is all that a stopped run could get is handed on, but the next run asks again.
+#[tokio::test(start_paused = true)]
+async fn a_stopped_run_keeps_no_answer_that_it_would_have_asked_again() {
+    let folder = Folder::new();
+    let server = ScriptedTransport::new(|asked: &Asked| {
+        let share = if asked.items.len() == 1 { 0.9 } else { 0.4 };
+        Reply::probabilities(asked.items.iter().map(|item| vec![(right_label(item), share), ("other", 0.1)]))
+            .after(Duration::from_secs(1))
+    });
+    let ledger = Ledger::open(folder.file()).unwrap();
+    let escalation = Escalation::below(0.85).at_most(10.0);
+    let categorizer = builder(&[&server]).escalate(escalation).ledger(ledger.clone()).build().unwrap();
+    let mut outcomes = categorizer.stream(stream::iter(items(300)));
+    let stop = outcomes.stop_handle();
+    let mut unsure = 0;
+    let mut settled = 0;
+    while let Some(outcome) = outcomes.next().await {
+        settled += 1;
+        if settled == 5 {
+            stop.stop();
+        }
+        unsure += usize::from(outcome.result.is_ok_and(|of| of.confidence.is_some_and(|share| share < 0.85)));
+    }
+    assert!(unsure > 0, "some were settled with their first answer");
+    let again = categorizer.categorize(items(300)).await;
+    check_all_there(&again, 300);
+    assert!(again.stats.from_ledger > 0);
+    for outcome in &again.outcomes {
+        let assignment = outcome.result.as_ref().unwrap();
+        assert!(assignment.confidence.unwrap() >= 0.85, "{:?}", assignment.origin);
+    }
+}
+
+/// A server that never answered anything may be wrong itself, so it says nothing of items that lasts.
+#[tokio::test(start_paused = true)]
+async fn rejections_by_a_server_that_never_answered_are_not_kept() {
+    let folder = Folder::new();
+    let ledger = Ledger::open(folder.file()).unwrap();
+    let broken = ScriptedTransport::new(|_| Reply::status(400, "use another parameter"));
+    let report = builder(&[&broken]).ledger(ledger.clone()).build().unwrap().categorize(items(5)).await;
+    assert_eq!((report.categorized(), ledger.stats().failures), (0, 0));
+    let mended = ScriptedTransport::new(right);
+    let report = builder(&[&mended]).ledger(ledger).build().unwrap().categorize(items(5)).await;
+    assert_eq!(report.categorized(), 5);
+}
+
 #[tokio::test(start_paused = true)]
 async fn runs_at_the_same_time_share_a_ledger() {
     let folder = Folder::new();

@@ -292,4 +292,16 @@ fn an_escalation_that_cannot_be_is_refused() {
         let error = builder(&[&server]).escalate(escalation).build().unwrap_err();
         assert!(error.to_string().contains(problem), "{error}");
     }
+    for alone in [Escalation::below(0.5), Escalation::below(0.5).vote(3)] {
+        let error = builder(&[&server]).pack_size(1).escalate(alone).build().unwrap_err();
+        assert!(error.to_string().contains("alone already"), "{error}");
+    }
+    let evened = |model: &str| {
+        let stronger = EndpointConfig::new("http://9").transport(server.clone()).model(model);
+        builder(&[&server]).even_positions(true).escalate(Escalation::below(0.5).to(stronger)).build()
+    };
+    assert!(evened("m").is_ok());
+    assert!(evened("large").unwrap_err().to_string().contains("same model"));
+    let error = builder(&[&server]).confidence(false).abstain_below(0.5).build().unwrap_err();
+    assert!(error.to_string().contains("go by confidences"), "{error}");
 }

@@ -166,6 +166,7 @@ async fn a_graceful_stop_settles_what_is_in_flight() {
     }
     // One pack alone, two packs, and the two that were in flight at the stop.
     assert_eq!((done, not_attempted), (15, 45));
+    assert_eq!(outcomes.stats().asked_items, 15, "what waited for a place was not sent");
     assert_eq!(outcomes.error().map(slugline::Error::kind), Some(ErrorKind::Stopped));
 }
 

@@ -482,3 +482,18 @@ async fn a_queue_longer_than_the_deadline_does_not_make_all_work_late() {
     assert!(long.done.len() * 10 >= short.done.len() * 8, "{} of {}", long.done.len(), short.done.len());
     assert!(long.done.last().is_some_and(|longest| *longest <= 3 * SECOND));
 }
+
+/// An endpoint that nobody asked has not failed to answer: the patience is over after a time of failures, not of silence.
+#[tokio::test(start_paused = true)]
+async fn a_quiet_time_after_a_failure_costs_nothing() {
+    let server = ScriptedTransport::new(
+        |asked: &Asked| {
+            if has(asked, 1) { Reply::status(500, "it broke down") } else { right(asked) }
+        },
+    );
+    let service = service(builder(&[&server]).patience(60 * SECOND).transport_retries(0));
+    check_right(0, &call(&service, 0).await.unwrap().unwrap());
+    assert!(call(&service, 1).await.unwrap().unwrap().result.is_err());
+    sleep(61 * SECOND).await;
+    check_right(2, &call(&service, 2).await.unwrap().unwrap());
+}

@@ -21,7 +21,7 @@ const SIZES: [Size; 2] = [
 
 const MOST_NAME_CHARS: usize = 32;
 
-const LEFT: f64 = 44.0;
+const LEFT: f64 = 52.0;
 const RIGHT: f64 = 8.0;
 const TOP: f64 = 26.0;
 const BOTTOM: f64 = 42.0;
@@ -105,9 +105,9 @@ fn chart(points: &[Point], size: &Size) -> String {
         svg += &format!("<line class=\"grid\" x1=\"{LEFT}\" x2=\"{right}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>");
         let label = LEFT - 8.0;
         svg += &format!(
-            "<text class=\"tick\" x=\"{label}\" y=\"{:.1}\" text-anchor=\"end\">{:.0} %</text>",
+            "<text class=\"tick\" x=\"{label}\" y=\"{:.1}\" text-anchor=\"end\">{} %</text>",
             y + 4.0,
-            100.0 * tick
+            short(100.0 * tick)
         );
     }
     for tick in x_scale.ticks() {
