@@ -29,6 +29,7 @@ SLUGLINE = {
     "slugline": [],
     "slugline-single": ["--pack-size", "1"],
     "slugline-category": ["--pack-size", "1", "--answers", "category"],
+    "slugline-plain": ["--pack-size", "1", "--answers", "category", "--no-confidence"],
     "slugline-bare": ["--pack-size", "1", "--answers", "bare"],
 }
 # The modules in clients/ and the packages that they need.

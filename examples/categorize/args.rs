@@ -60,6 +60,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FORM", conflicts_with = "labels")]
     answers: Option<Form>,
 
+    /// Asks for no log-probabilities, so that no answer has a confidence: some servers are faster without
+    #[arg(long, conflicts_with_all = ["calibration", "abstain_below", "stop_below"])]
+    no_confidence: bool,
+
     /// A calibration, as `evaluate --fit` writes it
     #[arg(long, value_name = "FILE.toml")]
     pub(crate) calibration: Option<PathBuf>,
@@ -139,6 +143,7 @@ impl Args {
         let of_servers = [
             ("pack-size", self.pack_size.is_some()),
             ("answers", self.answers.is_some()),
+            ("no-confidence", self.no_confidence),
             ("labels", self.labels.is_some_and(|most| most > 1)),
         ];
         self.engine.refuse_unused(&self.server, &of_servers)?;
@@ -163,6 +168,7 @@ impl Args {
         };
         let calibration = self.calibration.as_deref().map(Calibration::load).transpose();
         let builder = with(builder, calibration.map_err(|error| error.to_string())?, CategorizerBuilder::calibration);
+        let builder = if self.no_confidence { builder.confidence(false) } else { builder };
         let builder = with(builder, self.descent(), CategorizerBuilder::descend);
         let builder = with(builder, self.abstain_below, CategorizerBuilder::abstain_below);
         let several = self.labels.filter(|most| *most != 1).map(AnswerForm::Several);
