@@ -109,6 +109,7 @@ impl Pool {
     }
 
     /// Whether any endpoint has ever given an answer.
+    #[cfg(feature = "ledger")]
     pub(crate) fn has_answered(&self) -> bool {
         self.state().endpoints.iter().any(|endpoint| endpoint.has_answered)
     }
