@@ -300,13 +300,16 @@ async fn a_stopped_run_leaves_what_was_not_attempted_for_the_next() {
     assert_eq!((report.stats.from_ledger, report.categorized()), (labelled, 1_000));
 }
 
+/// The right labels, sure of an item that is asked alone and unsure of those in a pack.
+fn sure_alone(asked: &Asked) -> Reply {
+    let share = if asked.items.len() == 1 { 0.9 } else { 0.4 };
+    Reply::probabilities(asked.items.iter().map(|item| vec![(right_label(item), share), ("other", 0.1)]))
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_item_that_is_asked_again_is_written_once_when_it_is_final() {
     let folder = Folder::new();
-    let server = ScriptedTransport::new(|asked: &Asked| {
-        let share = if asked.items.len() == 1 { 0.9 } else { 0.4 };
-        Reply::probabilities(asked.items.iter().map(|item| vec![(right_label(item), share), ("other", 0.1)]))
-    });
+    let server = ScriptedTransport::new(sure_alone);
     let ledger = Ledger::open(folder.file()).unwrap();
     let escalation = Escalation::below(0.85).at_most(1.0);
     let categorizer = builder(&[&server]).escalate(escalation).ledger(ledger.clone()).build().unwrap();
@@ -326,11 +329,7 @@ async fn an_item_that_is_asked_again_is_written_once_when_it_is_final() {
 #[tokio::test(start_paused = true)]
 async fn a_stopped_run_keeps_no_answer_that_it_would_have_asked_again() {
     let folder = Folder::new();
-    let server = ScriptedTransport::new(|asked: &Asked| {
-        let share = if asked.items.len() == 1 { 0.9 } else { 0.4 };
-        Reply::probabilities(asked.items.iter().map(|item| vec![(right_label(item), share), ("other", 0.1)]))
-            .after(Duration::from_secs(1))
-    });
+    let server = ScriptedTransport::new(|asked| sure_alone(asked).after(Duration::from_secs(1)));
     let ledger = Ledger::open(folder.file()).unwrap();
     let escalation = Escalation::below(0.85).at_most(10.0);
     let categorizer = builder(&[&server]).escalate(escalation).ledger(ledger.clone()).build().unwrap();
