@@ -49,6 +49,8 @@ const SUBJECTS: [(&str, &str); 5] = [
 ];
 /// Items that may be in flight: three servers, at most 25 requests each, three items a request.
 const MOST_IN_FLIGHT: usize = 3 * 25 * 3;
+/// Items that the faults alone may cost in one run and not in another.
+const MOST_FAILED_BY_CHANCE: usize = 2;
 /// What the faults make of the number of items asked differs between two runs by less than this share.
 const SLACK: f64 = 0.02;
 
@@ -79,7 +81,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let command = servers.command(&folder, "undisturbed");
     end(command.spawn_quietly()?, &command)?;
     let (undisturbed, asked_undisturbed) = (start.elapsed(), servers.stop()?);
-    check(&command.output, &expected, true)?;
+    let failed_undisturbed = check(&command.output, &expected, true)?.failed;
     println!("undisturbed: {:.1} s, {asked_undisturbed} items asked", undisturbed.as_secs_f64());
 
     let servers = Servers::start(arguments.faults)?;
@@ -99,11 +101,14 @@ fn run(arguments: &Arguments) -> Result<()> {
         child.kill()?;
         child.wait()?;
         kills += 1;
-        let Found { lines, torn_bytes } = check(&command.output, &expected, false)?;
+        let Found { lines, torn_bytes, .. } = check(&command.output, &expected, false)?;
         println!("kill {kills}: {lines} whole lines, {torn_bytes} bytes of a torn one");
     }
     end(command.spawn_quietly()?, &command)?;
-    let Found { lines, .. } = check(&command.output, &expected, true)?;
+    let Found { lines, failed, .. } = check(&command.output, &expected, true)?;
+    if failed > failed_undisturbed + MOST_FAILED_BY_CHANCE {
+        return Err(format!("{failed} items ended as errors, undisturbed {failed_undisturbed}").into());
+    }
     // Once more: there is nothing left to ask.
     end(command.spawn_quietly()?, &command)?;
     check(&command.output, &expected, true)?;
@@ -169,6 +174,8 @@ fn write_input(folder: &Folder, lines: usize) -> Result<Vec<Expected>> {
 /// What is in an output.
 struct Found {
     lines: usize,
+    /// Items with an error in place of a category.
+    failed: usize,
     torn_bytes: usize,
 }
 
@@ -186,7 +193,7 @@ fn check(output: &Path, expected: &[Expected], is_whole: bool) -> Result<Found> 
         bytes => bytes?,
     };
     let end = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-    let mut seen = vec![false; expected.len()];
+    let (mut seen, mut failed) = (vec![false; expected.len()], 0);
     for text in bytes[..end].split_inclusive(|&byte| byte == b'\n') {
         let text = String::from_utf8_lossy(text);
         let line: Written = serde_json::from_str(&text).map_err(|error| format!("torn line {text:?}: {error}"))?;
@@ -197,6 +204,7 @@ fn check(output: &Path, expected: &[Expected], is_whole: bool) -> Result<Found> 
         let is_right = match &expected[at] {
             // An item may fail for good where faults meet often, but not as another.
             Expected::Item { id, category } => {
+                failed += usize::from(line.error.is_some());
                 line.id.as_ref() == Some(id) && (line.category.as_deref() == Some(category) || line.error.is_some())
             }
             Expected::Invalid => line.error.is_some_and(|error| error["kind"] == "invalid-line"),
@@ -211,7 +219,7 @@ fn check(output: &Path, expected: &[Expected], is_whole: bool) -> Result<Found> 
     if is_whole && (lines != lines_of(expected) || torn_bytes > 0) {
         return Err(format!("{lines} of {} lines, {torn_bytes} torn bytes", lines_of(expected)).into());
     }
-    Ok(Found { lines, torn_bytes })
+    Ok(Found { lines, failed, torn_bytes })
 }
 
 /// Waits for the end of a run that is not killed: 2, since the input has lines that are no items.

@@ -65,21 +65,26 @@ impl Categorizer {
     /// items; for more than a million use [`stream`](Self::stream).
     ///
     /// What stops the run is in [`Report::error`]; the items that were not settled then say so themselves.
-    pub async fn categorize(&self, items: impl IntoIterator<Item = NewsItem>) -> Report {
+    pub fn categorize(&self, items: impl IntoIterator<Item = NewsItem>) -> impl Future<Output = Report> + Send {
         // Collected first, so that the future is `Send` whatever the iterator is.
         let items: Vec<NewsItem> = items.into_iter().collect();
-        let mut stream = self.stream(stream::iter(items));
-        let mut outcomes = Vec::new();
-        while let Some(outcome) = stream.next().await {
-            outcomes.push(outcome);
+        async move {
+            let mut stream = self.stream(stream::iter(items));
+            let mut outcomes = Vec::new();
+            while let Some(outcome) = stream.next().await {
+                outcomes.push(outcome);
+            }
+            outcomes.sort_unstable_by_key(|outcome| outcome.index);
+            Report { outcomes, stats: stream.stats(), error: stream.error().cloned() }
         }
-        outcomes.sort_unstable_by_key(|outcome| outcome.index);
-        Report { outcomes, stats: stream.stats(), error: stream.error().cloned() }
     }
 
     /// Categorizes a stream of items of any length: exactly one outcome per item, each as soon as it is settled.
     ///
-    /// The stream of outcomes must be polled for anything to happen; requests under way go on by themselves in between.
+    /// The stream of outcomes must be polled for anything to happen; requests under way go on by themselves in between, and
+    /// keep their places at the endpoints. So poll it all the time, in a task of its own where the outcomes take long to
+    /// handle: other runs of this categorizer and its clones wait for those places. Two streams of one categorizer must not
+    /// wait for each other, as `zip` would have them do.
     /// It takes items from the source only as fast as outcomes are taken from it, so memory is bounded by what is in
     /// flight. Dropping it cancels the requests in flight. For outcomes in the order of the
     /// items see [`stream_ordered`](Self::stream_ordered), for channels and iterators [`recipes`](crate::recipes).

@@ -31,7 +31,7 @@ impl TextHash {
         Self(hash)
     }
 
-    #[cfg(feature = "ledger")]
+    #[cfg(any(feature = "ledger", feature = "embedded"))]
     pub(crate) fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }

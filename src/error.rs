@@ -191,7 +191,7 @@ pub enum FailureKind {
     /// The answer is no answer of a model server: too large, not JSON, without choices.
     #[error("unusable response")]
     UnusableResponse,
-    /// The key is refused: 401 or 403.
+    /// The key is refused, or its account is used up: 401, 402, 403, or another 4xx that says so.
     #[error("key refused")]
     KeyRefused,
     /// The server does not have the model, or the address is not that of its API: 404.
@@ -256,7 +256,7 @@ pub struct ItemError {
 pub enum ItemErrorKind {
     /// Nothing to read is left of title and body after cleaning.
     Empty,
-    /// The item does not fit the context however short it is cut.
+    /// The prompt does not fit the server's context however short the item is cut.
     TooLong,
     /// The server rejects every request with this item.
     Rejected,
@@ -335,7 +335,9 @@ impl ItemErrorKind {
     fn words(self) -> &'static str {
         match self {
             Self::Empty => "title and body have no text to categorize",
-            Self::TooLong => "the item does not fit the context of the model",
+            Self::TooLong => {
+                "the prompt does not fit the server's context, however short the item is cut: enlarge that"
+            }
             Self::Rejected => "the server rejects requests with this item",
             Self::ContentFilter => "a content filter stops the answer",
             Self::Refusal => "the model declines to categorize the item",
@@ -375,7 +377,6 @@ impl ItemError {
     pub fn status(&self) -> Status {
         match self.kind {
             ItemErrorKind::Empty
-            | ItemErrorKind::TooLong
             | ItemErrorKind::Rejected
             | ItemErrorKind::ContentFilter
             | ItemErrorKind::Refusal

@@ -6,7 +6,7 @@ use crate::server::EndpointConfig;
 ///
 /// The first answer is never lost: an item that could not be asked again, for whatever reason, keeps it.
 ///
-/// Defaults: asked alone, for at most a fifth of all requests.
+/// Defaults: asked alone, for at most a fifth of the requests of the first answers.
 ///
 /// ```
 /// use slugline::{EndpointConfig, Escalation};
@@ -42,8 +42,8 @@ impl Escalation {
         Self { below: confidence, way: Way::Alone, most_share: 0.2 }
     }
 
-    /// Asks in so many more packs, 1 to 9, each with other neighbours and in another order, and takes the category with the
-    /// highest mean probability over all answers, the first included.
+    /// Asks in so many more packs, 1 to 9, each with other neighbours and in another order, and takes of the categories that
+    /// were answered the one with the highest mean probability over all answers, the first included.
     #[must_use]
     pub fn vote(self, packs: usize) -> Self {
         Self { way: Way::Vote(packs), ..self }

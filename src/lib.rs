@@ -24,6 +24,9 @@
 //!         Err(error) => println!("{}: {error}", outcome.id),
 //!     }
 //! }
+//! if let Some(error) = report.error {
+//!     return Err(error.into()); // what ended the run before its time, such as a refused key
+//! }
 //! # assert_eq!(report.outcomes.len(), 1);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! # })?;
@@ -56,7 +59,7 @@
 //!
 //! | feature | default | what |
 //! |---|---|---|
-//! | `rustls` | yes | TLS by rustls with the platform's certificates |
+//! | `rustls` | yes | TLS by rustls with the platform's certificates; without it and `native-tls`, addresses must be `http` |
 //! | `native-tls` | no | TLS by the operating system's library |
 //! | `tokenizers` | no | exact token counts from a `tokenizer.json` |
 //! | `embedded` | no | [`embedded`]: an embedding model in the process, by itself or as a first opinion |
@@ -69,8 +72,9 @@
 //!
 //! # What it does not do
 //!
-//! It runs no language model itself and streams no partial answers. It never takes a key or
-//! an address from the environment.
+//! It runs no language model itself and streams no partial answers. It never takes a key or the address of a server from the
+//! environment; proxies that the environment names (`HTTPS_PROXY`, `NO_PROXY` and so on) are used for all servers but those on
+//! this machine.
 //!
 //! How it works, with formulas and sources, is in [`design`].
 

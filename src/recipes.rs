@@ -1,8 +1,9 @@
 //! Recipes: how a categorizer fits to channels, actors, threads and plain iterators.
 //!
 //! All of them keep **backpressure**: nothing is taken from the source before there is room for it, and nothing waits without
-//! bound. A run has at most `(4 × requests + 16) × pack size` items on their way, where `requests` is what the endpoints take
-//! at that time (10 to begin with, 25 at most, each), and 64 outcomes that wait for the consumer.
+//! bound. A run has at most `(4 × requests + 16) × pack size` items on their way, twice as many where it walks a tree, where
+//! `requests` is what the endpoints take at that time (10 to begin with, 25 at most, each), and 64 outcomes that wait for the
+//! consumer.
 //!
 //! | what comes | what to use |
 //! |---|---|

@@ -20,7 +20,7 @@ use super::server::{ServerArgs, read_args, with};
 /// at each level.
 ///
 /// Input lines are {"id", "title", "body", ...}. Output lines are {"id", "category", "name", "confidence", ...} or
-/// {"id", "error": {"kind", "message", ...}}, one for each input line, in the order in which they are settled.
+/// {"id", "error": {"kind", "message", ...}}, or {"id", "category": null, "below_threshold": [...]}, one for each input line, in the order in which they are settled.
 ///
 /// With --ledger a run that was ended at any moment goes on when the same command is given again: every answer is kept in
 /// the ledger before it is written to the output, each output line also has the number of its input "line", and the output
@@ -100,6 +100,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     pub(crate) ledger: Option<PathBuf>,
 
+    /// Asks items again that the ledger and the output know to fail for good, as after a mistake in the settings of a server
+    #[arg(long, requires = "ledger")]
+    pub(crate) retry_permanent: bool,
+
     /// Uses the ledger's answers of an earlier version of the taxonomy whose category means the same; with rivals, if the
     /// runners-up do, too. Both runs need it
     #[arg(long, value_name = "WHICH", requires = "ledger")]
@@ -175,7 +179,9 @@ impl Args {
         let form = several.or(self.answers.map(AnswerForm::from));
         let builder = with(builder, form, CategorizerBuilder::answer_form);
         let builder = with(builder, self.language.clone(), CategorizerBuilder::output_language);
-        let ledger = self.ledger.as_ref().map(Ledger::open).transpose().map_err(|error| error.to_string())?;
+        let options = Ledger::options().retry_permanent(self.retry_permanent);
+        let ledger = self.ledger.as_ref().map(|path| options.open(path)).transpose();
+        let ledger = ledger.map_err(|error| error.to_string())?;
         let builder = with(builder, ledger, CategorizerBuilder::ledger);
         let across = self.across_versions.map(AcrossVersions::from);
         let builder = with(builder, across, CategorizerBuilder::across_versions);

@@ -102,7 +102,8 @@ async fn run(args: &Args) -> Result<End, String> {
         None => None,
     };
     let done = match &args.ledger {
-        Some(_) => Done::of_output(&args.output).map_err(|error| about("go on with output", &args.output, &error))?,
+        Some(_) => Done::of_output(&args.output, args.retry_permanent)
+            .map_err(|error| about("go on with output", &args.output, &error))?,
         None => Done::default(),
     };
     let output = match &args.ledger {
@@ -130,6 +131,7 @@ async fn run(args: &Args) -> Result<End, String> {
         stop,
         // A bar and the outcomes would write over each other on one terminal.
         progress: Progress::start(!(is_standard(&args.output) && io::IsTerminal::is_terminal(&io::stdout()))),
+        in_output: counts.before,
         counts,
         invalid,
         lines,
@@ -172,6 +174,8 @@ struct Job<S> {
     stop: Stop,
     progress: Progress,
     counts: Counts,
+    /// Items that were in the output before.
+    in_output: u64,
     /// Lines that are no valid items.
     invalid: u64,
     /// Where lines have numbers, those of the items under way.
@@ -223,7 +227,9 @@ impl<S: Stream<Item = NewsItem>> Job<S> {
                 },
                 _ = every_second.tick() => {
                     self.output.flush_if_due()?;
-                    self.counts.measured = Some(Measured::from(&self.outcomes.stats()));
+                    let stats = self.outcomes.stats();
+                    self.counts.before = self.in_output + stats.from_ledger;
+                    self.counts.measured = Some(Measured::from(&stats));
                 }
             }
             if let Some(error) = self.outcomes.error() {
@@ -348,6 +354,11 @@ struct InputLines {
 
 fn report<'a>(stats: &'a Stats, input: InputLines, end: &End) -> RunReport<'a> {
     let exit = match end {
+        End::AllCategorized if stats.below_threshold > 0 => {
+            let reason =
+                format!("no item failed; {} are below the threshold and have no category", stats.below_threshold);
+            Exit { code: 0, reason }
+        }
         End::AllCategorized => Exit { code: 0, reason: "all items are categorized".to_owned() },
         End::SomeFailed { failed } => Exit { code: 2, reason: format!("finished, {failed} lines have errors") },
         End::Stopped { reason } => Exit { code: 1, reason: reason.clone() },

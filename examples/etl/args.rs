@@ -22,7 +22,7 @@ use super::server::{ServerArgs, read_args, with};
 /// the output whole.
 ///
 /// Exit code 0: all items are categorized, none rejected. 2: finished, but some have errors or were rejected. 1: it could not
-/// start or had to stop; what was settled by then is written.
+/// start or had to stop; what was settled by then is written, beside an earlier output under its name with .partial.
 #[derive(Debug, Parser)]
 #[command(name = "etl", version)]
 pub(crate) struct Args {
@@ -68,6 +68,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     ledger: Option<PathBuf>,
 
+    /// Asks items again that the ledger knows to fail for good, as after a mistake in the settings of a server
+    #[arg(long, requires = "ledger")]
+    retry_permanent: bool,
+
     /// Where the report of the run goes, as JSON
     #[arg(long, value_name = "FILE.json")]
     pub(crate) report: Option<PathBuf>,
@@ -87,7 +91,9 @@ impl Args {
     pub(crate) fn categorizer(&self) -> Result<Categorizer, String> {
         let taxonomy = Taxonomy::load(&self.taxonomy).map_err(|error| error.to_string())?;
         let builder = with(self.server.builder(taxonomy)?, self.pack_size, CategorizerBuilder::pack_size);
-        let ledger = self.ledger.as_ref().map(Ledger::open).transpose().map_err(|error| error.to_string())?;
+        let options = Ledger::options().retry_permanent(self.retry_permanent);
+        let ledger = self.ledger.as_ref().map(|path| options.open(path)).transpose();
+        let ledger = ledger.map_err(|error| error.to_string())?;
         let builder = with(builder, ledger, CategorizerBuilder::ledger);
         builder.build().map_err(|error| error.to_string())
     }

@@ -199,12 +199,13 @@ impl<S: Stream<Item = NewsItem>> Job<'_, S> {
         let (rejects, path) = &mut self.rejects;
         rejects.flush_if_due().map_err(|error| about("write rejects", path, &error))?;
         let Tally { rows, rejected, failed, .. } = self.tally;
+        let stats = self.outcomes.stats();
         self.progress.update(Counts {
             done: rows,
+            before: stats.from_ledger,
             failed: failed + rejected,
             total: self.position.estimated_total().map(|total| total.max(rows)),
-            measured: Some(Measured::from(&self.outcomes.stats())),
-            ..Counts::default()
+            measured: Some(Measured::from(&stats)),
         });
         Ok(())
     }

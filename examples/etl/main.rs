@@ -117,14 +117,15 @@ async fn run(args: &Args, stop: &Stop, on_start: impl FnOnce(StopHandle)) -> Res
     tally.written = output.rows();
     let left_in = output.left_in();
     let finished = worked.and_then(|stopped_by| {
-        rejects.finish().map_err(|error| about("write rejects", &args.rejects, &error))?;
-        output.finish().map_err(|error| about("write output", &args.output, &error))?;
-        Ok(stopped_by)
+        let is_whole = stopped_by.is_none();
+        let left = rejects.finish(is_whole).map_err(|error| about("write rejects", &args.rejects, &error))?;
+        let more = output.finish(is_whole).map_err(|error| about("write output", &args.output, &error))?;
+        Ok((stopped_by, left.into_iter().chain(more).collect::<Vec<_>>()))
     });
     let exit = match finished {
         Err(error) => Exit::unwritten(&error, left_in.as_deref()),
-        Ok(Some(reason)) => Exit::stopped(&reason, &tally),
-        Ok(None) => Exit::finished(&tally),
+        Ok((Some(reason), left)) => Exit::stopped(&reason, &tally, &left),
+        Ok((None, _)) => Exit::finished(&tally),
     };
     let report = Report::new(about_run, exit, tally, position.blank(), outcomes.stats());
     print_summary(&report);

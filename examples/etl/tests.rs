@@ -295,6 +295,37 @@ async fn an_interrupted_run_writes_what_is_done() {
 }
 
 #[tokio::test]
+async fn a_run_that_has_to_stop_leaves_an_earlier_output_alone() {
+    let folder = Folder::new("earlier");
+    let refusing = SimulatedServer::builder().api_key(Some("right".into())).start().await.unwrap();
+    let input = folder.write("a.jsonl", jsonl(10));
+    let earlier = folder.write("out.jsonl", "of yesterday\n");
+    let report = run_to_end(&args(&refusing, &folder, &input, "out.jsonl", &[])).await;
+    assert_eq!(report.exit.code, 1);
+    assert!(report.exit.reason.contains("out.jsonl.partial"), "{}", report.exit.reason);
+    assert_eq!(fs::read_to_string(&earlier).unwrap(), "of yesterday\n");
+    assert_eq!(lines(&folder.path("out.jsonl.partial")).len() as u64, report.rows.written);
+
+    let report = run_to_end(&args(&server().await, &folder, &input, "out.jsonl", &[])).await;
+    assert_eq!((report.exit.code, lines(&earlier).len()), (0, 10));
+    assert!(!folder.path("out.jsonl.partial").exists());
+}
+
+#[tokio::test]
+async fn a_table_without_rows_or_columns_does_not_end_the_run() {
+    let (folder, server) = (Folder::new("tables"), server().await);
+    folder.write("in/a.csv", "id,title\n1,Goal\n");
+    folder.write("in/b.csv", "");
+    folder.write("in/c.csv", "number,words\n1,Rain\n");
+    folder.write("in/d.csv", "id,title\n2,Rain\n");
+    let report = run_to_end(&args(&server, &folder, &folder.path("in"), "out.jsonl", &[])).await;
+    let rows = &report.rows;
+    assert_eq!((report.exit.code, rows.categorized, rows.rejected, report.adds_up), (2, 2, 2, true), "{rows:?}");
+    let reasons: Vec<_> = rows.reasons.keys().collect();
+    assert!(reasons[0].contains("--id-column") && reasons[1].contains("empty"), "{reasons:?}");
+}
+
+#[tokio::test]
 async fn a_run_that_has_to_stop_says_what_was_not_attempted() {
     let folder = Folder::new("refused");
     let server = SimulatedServer::builder().api_key(Some("right".into())).start().await.unwrap();

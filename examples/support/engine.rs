@@ -125,12 +125,13 @@ impl EngineArgs {
     }
 }
 
-fn server_flags(server: &ServerArgs) -> [(&'static str, bool); 9] {
+fn server_flags(server: &ServerArgs) -> [(&'static str, bool); 10] {
     let endpoints = &server.endpoints;
     [
         ("base-url", !endpoints.base_url.is_empty()),
         ("model", server.model.is_some()),
         ("concurrency", server.concurrency.is_some()),
+        ("request-field", !endpoints.request_field.is_empty()),
         ("timeout", endpoints.timeout.is_some()),
         ("max-retries", endpoints.max_retries.is_some()),
         ("requests-per-minute", endpoints.requests_per_minute.is_some()),

@@ -16,7 +16,7 @@ const BETWEEN_LINES: Duration = Duration::from_secs(10);
 pub(crate) struct Counts {
     /// Items that are settled, failed ones included.
     pub(crate) done: u64,
-    /// Those of them that an earlier run had settled.
+    /// Those of them that an earlier run had settled, which cost no time.
     pub(crate) before: u64,
     /// Items that are settled without a category.
     pub(crate) failed: u64,
@@ -97,7 +97,7 @@ impl Progress {
     }
 
     fn items_per_second(&self) -> f64 {
-        (self.counts.done - self.counts.before) as f64 / self.started.elapsed().as_secs_f64().max(0.001)
+        self.counts.done.saturating_sub(self.counts.before) as f64 / self.started.elapsed().as_secs_f64().max(0.001)
     }
 
     fn line(&self) -> String {

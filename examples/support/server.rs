@@ -53,6 +53,11 @@ pub(crate) struct EndpointArgs {
     /// The environment variable that holds the key of the servers [default: no key]
     #[arg(long, value_name = "NAME")]
     pub(crate) api_key_env: Option<String>,
+
+    /// A field that all requests have, as for a model that would think before it answers; may be given several times
+    /// [example: chat_template_kwargs={"enable_thinking":false}]
+    #[arg(long, value_name = "NAME=JSON", value_parser = field)]
+    pub(crate) request_field: Vec<(String, serde_json::Value)>,
 }
 
 impl ServerArgs {
@@ -80,6 +85,8 @@ impl EndpointArgs {
         for base_url in &self.base_url {
             builder = builder.endpoint(endpoint(base_url, key.as_deref())?);
         }
+        let fields = self.request_field.iter();
+        let builder = fields.fold(builder, |builder, (name, value)| builder.request_field(name, value));
         let builder = with(builder, key, CategorizerBuilder::api_key);
         let builder = with(builder, self.timeout, CategorizerBuilder::timeout);
         let builder = with(builder, self.max_retries, CategorizerBuilder::transport_retries);
@@ -143,6 +150,12 @@ fn one_line(complaint: &str) -> String {
 
 /// The longest time that a flag takes, in seconds: 30 days.
 const MOST_SECONDS: f64 = 30.0 * 86_400.0;
+
+fn field(text: &str) -> Result<(String, serde_json::Value), String> {
+    let (name, value) = text.split_once('=').ok_or("must be a name, an equals sign and JSON")?;
+    let value = serde_json::from_str(value).map_err(|error| format!("behind the equals sign is no JSON: {error}"))?;
+    Ok((name.to_owned(), value))
+}
 
 pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;

@@ -12,7 +12,9 @@ use slugline::{LevelStats, Stats, TuningReport};
 pub(crate) fn summary(stats: &Stats) -> Vec<String> {
     let settled = stats.categorized + stats.below_threshold + stats.failed.values().sum::<u64>();
     let by_engine = stats.first_opinion.as_ref().map_or(0, |opinion| opinion.settled + opinion.settled_by_head);
-    let asked = settled - stats.failed.get("not-attempted").unwrap_or(&0) - stats.from_ledger - by_engine;
+    // A full disk makes an item not attempted that was settled before, so the parts may be more than the whole.
+    let not_asked = stats.failed.get("not-attempted").unwrap_or(&0) + stats.from_ledger + by_engine;
+    let asked = settled.saturating_sub(not_asked);
     let mut lines = vec![
         format!(
             "speed     {:.2} items/s: {} items in {:.1} s, {} requests, at most {} in flight",
@@ -90,6 +92,9 @@ fn tiers(opinion: &FirstOpinionStats, stats: &Stats) -> Vec<String> {
         );
     }
     let mut lines = vec![line];
+    lines.extend(
+        opinion.lost_because.as_ref().map(|reason| format!("          it is lost: {reason}; all items are asked")),
+    );
     if let Some(head) = &opinion.head {
         let is_on = head.off_because.as_ref().map_or_else(|| "on".to_owned(), |reason| format!("off: {reason}"));
         lines.push(format!(

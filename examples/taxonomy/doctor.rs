@@ -70,7 +70,10 @@ fn diagnosis(report: &SettingReport, taxonomy: &Taxonomy, is_same: bool, args: &
         report.setting.name, metrics.correct, metrics.items, metrics.failed
     );
     if !is_same {
-        text.push_str("the taxonomy has changed since this evaluation; its descriptions are shown as they are now\n");
+        text.push_str(
+            "this is not the taxonomy that was asked with: it has changed since, or the labels were mapped to another scheme; \
+             the descriptions are those of the file\n",
+        );
     }
     let (shown, rare): (Vec<_>, Vec<_>) = thefts.iter().partition(|theft| theft.items.len() >= args.fewest);
     for theft in shown.iter().take(args.most) {
@@ -119,7 +122,7 @@ fn thefts(items: &[GradedItem]) -> Vec<Theft<'_>> {
 fn advice(theft: &Theft<'_>, taxonomy: &Taxonomy) -> String {
     let category = |id: &CategoryId| taxonomy.find(id.as_str());
     let (Some(from), Some(to)) = (category(theft.from), category(theft.to)) else {
-        return "one of them is not in the taxonomy any more".to_owned();
+        return "one of them is not in this taxonomy".to_owned();
     };
     let names = |one: &Category, other: &Category| one.description.contains(other.id.as_str());
     let sure = theft.items.iter().filter_map(|item| item.confidence()).filter(|confidence| *confidence >= 0.8).count();

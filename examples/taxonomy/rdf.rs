@@ -3,6 +3,8 @@
 //! A description is an element with `rdf:about`; its properties are the elements in it. Namespace prefixes are taken as they
 //! are usually written (`skos:`, `rdf:`).
 
+use std::collections::HashMap;
+
 /// A concept as it stands in the file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Concept {
@@ -17,26 +19,46 @@ pub(crate) struct Concept {
 /// The concepts of a file, in its order.
 pub(crate) fn concepts(xml: &str) -> Vec<Concept> {
     let mut concepts: Vec<Concept> = Vec::new();
-    let mut open: Option<Concept> = None;
-    // The element that the open concept stands in.
-    let mut element = "";
+    // A concept may be described in several places.
+    let mut places: HashMap<String, usize> = HashMap::new();
+    // The elements that are open, the innermost last, each with the place of its concept: a description may stand inside of
+    // another's property instead of being named there.
+    let mut open: Vec<(&str, usize)> = Vec::new();
+    let mut property = "";
+    // Child and parent, where the parent names the child.
+    let mut narrower: Vec<(String, usize)> = Vec::new();
     for (tag, text) in tags(xml) {
         let name = tag.split_whitespace().next().unwrap_or_default().trim_end_matches('/');
         if let Some(uri) = attribute(tag, "rdf:about") {
-            concepts.extend(open.take());
-            open = Some(Concept { uri, ..Concept::default() });
-            element = name;
+            match open.last() {
+                Some(&(_, outer)) if property == "skos:broader" => concepts[outer].broader = Some(uri.clone()),
+                Some(&(_, outer)) if property == "skos:narrower" => narrower.push((uri.clone(), outer)),
+                _ => {}
+            }
+            let place = *places.entry(uri.clone()).or_insert(concepts.len());
+            if place == concepts.len() {
+                concepts.push(Concept { uri, ..Concept::default() });
+            }
+            if !tag.ends_with('/') {
+                open.push((name, place));
+            }
+            property = "";
             continue;
         }
-        if name.strip_prefix('/').is_some_and(|name| name == element) {
-            concepts.extend(open.take());
+        if let Some(closed) = name.strip_prefix('/') {
+            open.pop_if(|(element, _)| *element == closed);
+            property = "";
+            continue;
         }
-        let Some(concept) = &mut open else { continue };
+        let Some(&(_, place)) = open.last() else { continue };
+        property = name;
+        let concept = &mut concepts[place];
         let text = || unescaped(text.trim());
         match name {
             "skos:prefLabel" => concept.labels.push((attribute(tag, "xml:lang").unwrap_or_default(), text())),
             "skos:notation" => concept.notation = Some(text()),
-            "skos:broader" => concept.broader = attribute(tag, "rdf:resource"),
+            "skos:broader" => concept.broader = attribute(tag, "rdf:resource").or(concept.broader.take()),
+            "skos:narrower" => narrower.extend(attribute(tag, "rdf:resource").map(|child| (child, place))),
             // IPTC marks a retired concept by the date, others by OWL's flag.
             name if name.ends_with(":retired") || (name == "owl:deprecated" && text() == "true") => {
                 concept.is_retired = true;
@@ -44,7 +66,12 @@ pub(crate) fn concepts(xml: &str) -> Vec<Concept> {
             _ => {}
         }
     }
-    concepts.extend(open);
+    for (child, parent) in narrower {
+        let parent = concepts[parent].uri.clone();
+        if let Some(child) = places.get(&child).and_then(|&at| concepts.get_mut(at)) {
+            child.broader.get_or_insert(parent);
+        }
+    }
     concepts.retain(|concept| !concept.labels.is_empty());
     concepts
 }
@@ -113,6 +140,23 @@ mod tests {
                 },
             ]
         );
+    }
+
+    #[test]
+    fn a_concept_may_stand_inside_of_another_or_be_named_by_its_parent() {
+        let xml = r#"<skos:Concept rdf:about="2"><skos:broader><skos:Concept rdf:about="1">
+              <skos:prefLabel>law</skos:prefLabel><skos:narrower rdf:resource="3"/></skos:Concept></skos:broader>
+              <skos:prefLabel>court</skos:prefLabel></skos:Concept>
+            <skos:Concept rdf:about="3"><skos:prefLabel>police</skos:prefLabel></skos:Concept>
+            <rdf:Description rdf:about="2"><skos:notation>m:2</skos:notation></rdf:Description>"#;
+        let concept = |uri: &str, label: &str, broader: Option<&str>| Concept {
+            uri: uri.into(),
+            labels: vec![(String::new(), label.into())],
+            broader: broader.map(Into::into),
+            ..Concept::default()
+        };
+        let court = Concept { notation: Some("m:2".into()), ..concept("2", "court", Some("1")) };
+        assert_eq!(concepts(xml), [court, concept("1", "law", None), concept("3", "police", Some("1"))]);
     }
 
     #[test]

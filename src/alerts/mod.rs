@@ -160,8 +160,12 @@ struct Latch {
 }
 
 impl Alerts {
-    /// Alerts by these rules.
+    /// Alerts by these rules. One that cannot work, such as a share above 1, is named in the log; a file with such a rule is
+    /// [refused](Rules::from_toml).
     pub fn new(rules: Rules) -> Self {
+        for (rule, problem) in rules.0.iter().flat_map(|rule| rule.problems().into_iter().map(move |of| (rule, of))) {
+            tracing::warn!(signal = %rule.signal, problem, "an alert rule cannot work as it is");
+        }
         Self { rules, states: BTreeMap::new(), callback: None, streams: Vec::new() }
     }
 

@@ -13,7 +13,7 @@ use super::signal::Signal;
 /// around its threshold changes nothing.
 ///
 /// Defaults: fires after 30 seconds, clears after 60, a margin of a twentieth of the threshold for latencies and queues and
-/// of 0.01 for shares, at least 20 samples for all but the queue and the GPU.
+/// of 0.01 for shares (of half the way to 0 or 1 where that is less), at least 20 samples for all but the queue and the GPU.
 ///
 /// ```
 /// use std::time::Duration;
@@ -100,9 +100,14 @@ impl Rule {
 
     /// Whether a value is beyond a threshold that is to fire, or not yet back from one that has fired.
     pub(super) fn is_beyond(&self, value: f64, threshold: f64, has_fired: bool) -> bool {
-        let default = if self.signal.is_share() { 0.01 } else { threshold / 20.0 };
+        let default = if self.signal.is_share() { self.way_back(threshold).min(0.02) / 2.0 } else { threshold / 20.0 };
         let margin = if has_fired { self.margin.unwrap_or(default) } else { 0.0 };
         if self.signal.is_better_high() { value < threshold + margin } else { value > threshold - margin }
+    }
+
+    /// How far a share can come back from a threshold.
+    fn way_back(&self, threshold: f64) -> f64 {
+        if self.signal.is_better_high() { 1.0 - threshold } else { threshold }
     }
 
     /// What is wrong with it.
@@ -127,6 +132,10 @@ impl Rule {
         }
         if self.margin.is_some_and(|margin| !margin.is_finite() || margin < 0.0) {
             problems.push("margin must not be negative");
+        }
+        let is_too_far = |threshold: &f64| self.margin.is_some_and(|margin| margin > self.way_back(*threshold));
+        if self.signal.is_share() && thresholds.iter().flatten().any(is_too_far) {
+            problems.push("margin is further than a share can come back, so it would never clear");
         }
         problems
     }

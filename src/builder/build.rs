@@ -22,7 +22,7 @@ use crate::prompt::Prefix;
 use crate::prompt::tokens::TokenEstimator;
 use crate::run::{Shared, longest_label_tokens};
 use crate::server::{
-    Dialect, Endpoint, EndpointConfig, EndpointState, OpenAiTransport, Pool, PoolConfig, checked_address,
+    Dialect, Endpoint, EndpointConfig, EndpointState, OWN_FIELDS, OpenAiTransport, Pool, PoolConfig, checked_address,
 };
 use crate::taxonomy::Taxonomy;
 
@@ -152,9 +152,12 @@ impl CategorizerBuilder {
             let asking = crate::ledger::Asking {
                 taxonomy: &taxonomy,
                 prompt_version: prefix.version(),
+                answer_form: settings.answer_form,
+                is_level: prefix_number.is_some(),
                 api: self.api,
                 has_confidence: self.logprobs,
                 temperature: settings.temperature,
+                request_fields: &settings.request_fields,
                 evens_positions: settings.evens_positions,
                 labels_with_parents: settings.labels_with_parents,
                 is_across_versions: self.across_versions.is_some(),
@@ -179,6 +182,7 @@ impl CategorizerBuilder {
             taxonomy,
             prefix,
             prefix_number,
+            homed_prefix: prefix_number,
             estimator: TokenEstimator::default(),
             tokens: self.tokens.clone(),
             pool: Arc::clone(&pools.first),
@@ -291,6 +295,9 @@ impl CategorizerBuilder {
         need((0.0..=1.0).contains(&settings.abstain_below), "the confidence to abstain below must be 0 to 1");
         need(settings.item_tokens >= 16, "item tokens must be at least 16");
         need((0.0..=2.0).contains(&settings.temperature), "temperature must be 0 to 2");
+        for name in settings.request_fields.keys().filter(|name| OWN_FIELDS.contains(&name.as_str())) {
+            need(false, &format!("the request field {name:?} is set by slugline itself: leave it out"));
+        }
         need((1..=MAX_CONCURRENCY).contains(&self.concurrency), "concurrency must be 1 to 128 requests");
         if self.max_concurrency != self.concurrency {
             need((1..=MAX_CONCURRENCY).contains(&self.max_concurrency), "most concurrency must be 1 to 128 requests");
@@ -322,6 +329,7 @@ impl CategorizerBuilder {
         #[cfg(feature = "embedded")]
         problems.extend(self.first_opinion.iter().flat_map(|opinion| opinion.problems(&self.taxonomy)));
         problems.extend(self.escalation.iter().flat_map(Escalation::problems));
+        problems.extend(self.field_problems.iter().cloned());
         problems
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
+use serde::Serialize;
 
 pub(crate) use self::build::Pools;
 use crate::answer::AnswerForm;
@@ -44,6 +45,7 @@ pub struct CategorizerBuilder {
     escalation: Option<Escalation>,
     calibrations: Vec<Calibration>,
     descent: Option<Descent>,
+    field_problems: Vec<String>,
     #[cfg(feature = "ledger")]
     ledger: Option<crate::ledger::Ledger>,
     #[cfg(feature = "ledger")]
@@ -76,6 +78,7 @@ impl CategorizerBuilder {
             escalation: None,
             calibrations: Vec::new(),
             descent: None,
+            field_problems: Vec::new(),
             #[cfg(feature = "ledger")]
             ledger: None,
             #[cfg(feature = "ledger")]
@@ -90,6 +93,7 @@ impl CategorizerBuilder {
                 item_tokens: 150,
                 context_tokens: 4_096,
                 temperature: 0.0,
+                request_fields: Arc::default(),
                 transport_retries: 3,
                 content_retries: 2,
                 pack_wait: Duration::from_millis(20),
@@ -298,6 +302,30 @@ impl CategorizerBuilder {
         self
     }
 
+    /// Adds a field to all requests, for what servers take beside OpenAI's own. A model that thinks before it answers must not,
+    /// since an answer is bounded to the few tokens that its labels take:
+    ///
+    /// ```
+    /// # use serde_json::json;
+    /// # let taxonomy = slugline::Taxonomy::load("categories/newsroom.toml")?;
+    /// let builder = slugline::Categorizer::builder(taxonomy)
+    ///     .request_field("chat_template_kwargs", json!({"enable_thinking": false})) // Qwen3 behind vLLM, SGLang, llama.cpp
+    ///     .request_field("priority", 10); // batch work behind other work, vLLM with --scheduling-policy priority
+    /// # Ok::<(), slugline::TaxonomyError>(())
+    /// ```
+    ///
+    /// `reasoning_effort` is the same for OpenAI and Ollama. The fields are part of what a ledger keeps answers under. Those that
+    /// slugline sets itself cannot be set.
+    #[must_use]
+    pub fn request_field(mut self, name: impl Into<String>, value: impl Serialize) -> Self {
+        let name = name.into();
+        match serde_json::to_value(value) {
+            Ok(value) => drop(Arc::make_mut(&mut self.settings.request_fields).insert(name, value)),
+            Err(error) => self.field_problems.push(format!("the request field {name:?} cannot be written: {error}")),
+        }
+        self
+    }
+
     /// The requests in flight that each endpoint begins with, 1 to 128. Default: 10. From there the limit adapts between 1
     /// and [`max_concurrency`](Self::max_concurrency), which is raised to this value if it is lower.
     #[must_use]
@@ -370,7 +398,8 @@ impl CategorizerBuilder {
         self
     }
 
-    /// How long an item waits for others to share its request. Default: 20 milliseconds.
+    /// How long an item waits for others to share its request. Default: 20 milliseconds. What an engine in the process leaves to
+    /// the LLM, and what is asked again at a stronger model, comes in spurts and waits for a second at least.
     #[must_use]
     pub fn pack_wait(mut self, wait: Duration) -> Self {
         self.settings.pack_wait = wait;
@@ -378,7 +407,7 @@ impl CategorizerBuilder {
     }
 
     /// How long a run waits while no endpoint answers, before it ends. Default: 10 minutes, and 30 seconds for endpoints
-    /// that have never answered.
+    /// that have never answered; what is set here is for both.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = Some(patience);

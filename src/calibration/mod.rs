@@ -6,8 +6,8 @@
 //! Zhao et al., *Calibrate Before Use*, 2021; batch calibration, Zhou et al., 2023). A **temperature** then makes the
 //! probabilities as sure as they are right (Guo et al., *On Calibration of Modern Neural Networks*, 2017).
 //!
-//! With the model's probability `p` of a label, its prior `r` at single items (or over all positions, where no single items
-//! were seen) and its prior `q` at the item's position in packs of this size, the corrected probability is
+//! With the model's probability `p` of a label, its prior `r` at single items (or over all positions, where fewer single items
+//! were seen than at each of them) and its prior `q` at the item's position in packs of this size, the corrected probability is
 //!
 //! ```text
 //! p' ∝ (p / (r^a · (q/r)^b))^(1/T)        a: label strength   b: position strength   T: temperature
@@ -70,6 +70,10 @@ const CONTENT_FREE_PSEUDO_ITEMS: f64 = 1.0;
 impl Calibration {
     /// Measures the priors on a run's own outcomes, no labels needed: the label's prior is divided out by half, the
     /// position's whole. Assignments without probabilities are passed over, and so are copies.
+    ///
+    /// Chance must have brought the items to their positions in the packs: shuffle them, or let the run have
+    /// [`even_positions`](crate::CategorizerBuilder::even_positions). Of three feeds taken by turns, each would have a position
+    /// of its own, and what they are about would pass for a habit of the model.
     ///
     /// # Errors
     /// [`CalibrationError::NothingToMeasure`] without any probabilities, [`CalibrationError::Mixed`] when the assignments come

@@ -29,10 +29,12 @@ impl Prior {
     }
 }
 
-/// What single items get on average, by position in the taxonomy; without single items the mean over all positions.
+/// What single items get on average, by position in the taxonomy; without as many of them as at other positions the mean
+/// over all. Few among packs are no fair sample: those that went alone or were asked again did so for what they say.
 pub(super) fn reference(priors: &[Prior], taxonomy: &Taxonomy) -> Vec<f64> {
-    let singles: Vec<_> = priors.iter().filter(|prior| prior.pack_size == 1).collect();
-    let from = if singles.is_empty() { priors.iter().collect() } else { singles };
+    let (singles, packed): (Vec<_>, Vec<_>) = priors.iter().partition(|prior| prior.pack_size == 1);
+    let are_fair = singles.iter().any(|single| packed.iter().all(|prior| prior.items <= single.items));
+    let from = if are_fair { singles } else { priors.iter().collect() };
     let items: f64 = from.iter().map(|prior| prior.items as f64).sum();
     let share = |id: &CategoryId| {
         if items <= 0.0 {
@@ -132,6 +134,22 @@ mod tests {
         assert!(world(&priors[0]) > world(&priors[1]) && world(&priors[1]) > 0.0);
         assert!(reference(&priors, &taxonomy).iter().all(|share| *share > 0.0));
         assert_eq!(reference(&[], &taxonomy), [1.0 / 3.0; 3]);
+    }
+
+    #[test]
+    fn few_single_items_among_packs_are_no_reference() {
+        let taxonomy = taxonomy();
+        let mut counts = PriorCounts::new(3);
+        for _ in 0..100 {
+            counts.add(2, 1, &[(0, 1.0)]);
+            counts.add(2, 2, &[(0, 1.0)]);
+        }
+        // Asked alone, since all of them are of one kind.
+        (0..10).for_each(|_| counts.add(1, 1, &[(2, 1.0)]));
+        let of = |counts: &PriorCounts| reference(&counts.priors(1.0, &taxonomy), &taxonomy);
+        assert!(of(&counts)[0] > 0.9);
+        (0..90).for_each(|_| counts.add(1, 1, &[(2, 1.0)]));
+        assert!(of(&counts)[2] > 0.9, "as many as at each position of the packs");
     }
 
     #[test]

@@ -35,7 +35,7 @@ impl Nodes {
             // The number of a prefix tells it from the others of the tree.
             let number = parent.map_or(0, |parent| parent + 1);
             let mut shared = self.builder.shared(self.taxonomy.level_below(parent), &self.pools, Some(number));
-            shared.prefix_number = shared.prefix_number.filter(|_| self.descent.has_affinity);
+            shared.homed_prefix = shared.prefix_number.filter(|_| self.descent.has_affinity);
             Arc::new(shared)
         };
         Arc::clone(known.entry(parent).or_insert_with(make))

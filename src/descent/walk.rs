@@ -115,6 +115,7 @@ impl<S: Stream<Item = NewsItem>> Walk<S> {
             if !has_changed && self.outcomes.is_empty() {
                 let is_done = self.walkers.is_empty() && self.source.is_none();
                 if is_done {
+                    self.cancel();
                     self.recorder.walked(self.levels());
                     self.recorder.end();
                     return Poll::Ready(None);

@@ -120,7 +120,10 @@ impl Desk {
         self.config.is_alone()
     }
 
+    /// What was learned from all answers so far.
     pub(crate) fn head(&self) -> Option<LearnedHead> {
+        // Answers that came after the last look have taught nothing yet.
+        self.learn();
         self.state().learner.as_ref().and_then(Learner::head).map(|head| (**head).clone())
     }
 
@@ -139,10 +142,11 @@ impl Desk {
         Ok(vectors.into_iter().zip(&whole).map(opinion).collect())
     }
 
-    /// What becomes of an item, by the engine's shares as they are or as a calibration corrected them.
+    /// What becomes of an item, by the engine's shares as they are or as a calibration corrected them. The number is that of its
+    /// text and decides by chance.
     pub(crate) fn decide(
         &self,
-        index: u64,
+        number: u64,
         opinion: &Opinion,
         shares: &[(usize, f32)],
         counts: &mut Counts,
@@ -159,9 +163,9 @@ impl Desk {
         let by_head =
             state.learner.as_ref().and_then(Learner::head).and_then(|head| learner::sure(head, &opinion.vector));
         let was_sure = state.threshold.is_some_and(|threshold| best.1 >= threshold);
-        let share = state.sampled_share(self.rule, self.config.audit);
+        let share = state.sampled_share(self.rule, self.config.audit, by_head.is_some());
         drop(state);
-        if chance(self.seed, index, "audit") < share {
+        if chance(self.seed, number, "audit") < share {
             let head_said = by_head.as_deref().and_then(|shares| shares.first()).map(|best| best.0);
             let vector = Arc::clone(&opinion.vector);
             return Decision::Ask(Some(Box::new(Sampled { vector, best, was_sure, head_said })));
@@ -180,18 +184,20 @@ impl Desk {
     }
 
     /// The LLM gave this category to an item that was chosen at random.
-    pub(crate) fn answered(&self, index: u64, sampled: &Sampled, category: usize, counts: &mut Counts) {
+    pub(crate) fn answered(&self, number: u64, sampled: &Sampled, category: usize, counts: &mut Counts) {
         let agrees = sampled.best.0 == category;
         let mut state = self.state();
-        state.pair(Pair { confidence: sampled.best.1, agrees }, self.rule);
-        if let Some(learner) = &mut state.learner {
-            learner.add(index, Arc::clone(&sampled.vector), category);
+        // What the head settles, the nearest label does not, so its threshold is for the others.
+        if sampled.head_said.is_none() {
+            state.pair(Pair { confidence: sampled.best.1, agrees }, self.rule);
+        }
+        state.teach(self.rule, |learner| {
+            learner.add(number, Arc::clone(&sampled.vector), category);
             if let Some(said) = sampled.head_said {
                 learner.audit(said == category);
             }
-        }
+        });
         drop(state);
-        // What the head would have settled, the nearest label would not.
         if let Some(said) = sampled.head_said {
             counts.head_audited += 1;
             counts.head_agreed += u64::from(said == category);
@@ -217,6 +223,7 @@ impl Desk {
             threshold: state.threshold,
             audited: counts.audited,
             agreed: counts.agreed,
+            lost_because: None,
             head: state.learner.as_ref().map(head),
         }
     }
@@ -225,9 +232,7 @@ impl Desk {
         let lesson = self.state().learner.as_mut().and_then(Learner::lesson);
         let Some(lesson) = lesson else { return };
         let trained = lesson.learn(self.seed, &self.taxonomy, &self.config.model.identity());
-        if let Some(learner) = &mut self.state().learner {
-            learner.learned(trained, lesson.drifts);
-        }
+        self.state().teach(self.rule, |learner| learner.learned(trained, lesson.drifts));
     }
 
     fn labels(&self) -> Result<Arc<Labels>, EmbedError> {
@@ -246,11 +251,23 @@ impl Desk {
 }
 
 impl State {
-    /// The share of items that are asked at both.
-    fn sampled_share(&self, rule: Option<Rule>, audit: f64) -> f64 {
+    /// Lets the learner know something. Once the head comes or goes, the nearest label has other items to settle, for which its
+    /// threshold must be found anew.
+    fn teach(&mut self, rule: Option<Rule>, teach: impl FnOnce(&mut Learner)) {
+        let Some(learner) = &mut self.learner else { return };
+        let had_head = learner.head().is_some();
+        teach(learner);
+        if learner.head().is_some() != had_head && matches!(rule, Some(Rule::Agreeing(_))) {
+            self.pairs.clear();
+            (self.threshold, self.since) = (None, 0);
+        }
+    }
+
+    /// The share of items that are asked at both, of those that the head is sure of or of the others.
+    fn sampled_share(&self, rule: Option<Rule>, audit: f64, is_of_head: bool) -> f64 {
         let to_learn = self.learner.as_ref().map_or(0.0, Learner::wanted_share);
         let to_begin = match rule {
-            Some(Rule::Agreeing(_)) if self.pairs.len() < LEAST_PAIRS => 1.0,
+            Some(Rule::Agreeing(_)) if self.pairs.len() < LEAST_PAIRS && !is_of_head => 1.0,
             _ => 0.0,
         };
         audit.max(to_learn).max(to_begin)
@@ -293,11 +310,11 @@ fn whole(text: &CleanText) -> String {
     }
 }
 
-/// A number from 0 to 1 for an item, by chance, but always the same: which items are asked at both depends on nothing else.
-pub(super) fn chance(seed: u64, index: u64, purpose: &str) -> f64 {
+/// A number from 0 to 1 for a text, by chance, but always the same: which items are asked at both depends on nothing else.
+pub(super) fn chance(seed: u64, number: u64, purpose: &str) -> f64 {
     let hash = blake3::Hasher::new()
         .update(&seed.to_le_bytes())
-        .update(&index.to_le_bytes())
+        .update(&number.to_le_bytes())
         .update(purpose.as_bytes())
         .finalize();
     let first = hash.as_bytes().first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
@@ -416,7 +433,7 @@ mod tests {
 
     #[test]
     fn which_items_are_audited_depends_on_the_seed_alone() {
-        let chosen = |seed| (0..1_000).filter(|index| chance(seed, *index, "audit") < 0.1).collect::<Vec<_>>();
+        let chosen = |seed| (0..1_000).filter(|number| chance(seed, *number, "audit") < 0.1).collect::<Vec<_>>();
         assert_eq!(chosen(1), chosen(1));
         assert_ne!(chosen(1), chosen(2));
         assert!((70..130).contains(&chosen(1).len()));

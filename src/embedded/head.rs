@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::threshold::{self, Found, Pair};
 use super::{ridge, softmax};
-use crate::evaluate::Interval;
+use crate::evaluate::{Interval, Z_99};
 use crate::taxonomy::Taxonomy;
 
 /// A linear head that was learned from the answers of an LLM; see [`Learning`](super::Learning).
@@ -16,6 +16,8 @@ use crate::taxonomy::Taxonomy;
 pub struct LearnedHead {
     format: u32,
     taxonomy: String,
+    /// The ids of its categories in their order, which the hash leaves open.
+    categories: Vec<String>,
     model: String,
     /// The answers that it was learned from, those held out included.
     answers: u64,
@@ -24,7 +26,7 @@ pub struct LearnedHead {
     agreed: u64,
     held_out: u64,
     temperature: f32,
-    /// By category, in the order of the taxonomy: one for each number of a vector, and the bias.
+    /// By category: one for each number of a vector, and the bias.
     weights: Vec<Vec<f32>>,
 }
 
@@ -43,7 +45,7 @@ pub enum HeadError {
         reason: String,
     },
     /// The file is no learned head, or of a newer format.
-    #[error("{} is no learned head of format 1: {reason}", .path.display())]
+    #[error("{} is no learned head of format 2: {reason}", .path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -52,10 +54,10 @@ pub enum HeadError {
     },
 }
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 impl LearnedHead {
-    /// Writes it to a JSON file, replacing what is there.
+    /// Writes it to a JSON file, replacing what is there once all is written.
     ///
     /// # Errors
     /// [`HeadError::Io`].
@@ -64,7 +66,10 @@ impl LearnedHead {
         let io =
             |reason: String| HeadError::Io { action: "write", path: path.to_owned(), reason: reason.to_lowercase() };
         let json = serde_json::to_vec(self).map_err(|error| io(error.to_string()))?;
-        std::fs::write(path, json).map_err(|error| io(error.to_string()))
+        let mut partial = path.as_os_str().to_owned();
+        partial.push(".partial");
+        let written = std::fs::write(&partial, json).and_then(|()| std::fs::rename(&partial, path));
+        written.map_err(|error| io(error.to_string()))
     }
 
     /// Reads a file that [`save`](Self::save) wrote. Whether it fits is checked when a categorizer is built with it.
@@ -118,14 +123,17 @@ impl LearnedHead {
 
     /// Why it does not fit, in words. It was learned to some agreement, which may be less than is wanted now.
     pub(super) fn misfit(&self, taxonomy: &Taxonomy, model: &str, target: f64) -> Option<String> {
-        if self.taxonomy != taxonomy.hash() || self.weights.len() != taxonomy.len() {
-            return Some("the learned head is of another taxonomy: leave it out, it is learned anew".to_owned());
+        let is_same_list = taxonomy.categories().map(|category| category.id.as_str()).eq(&self.categories);
+        if self.taxonomy != taxonomy.hash() || !is_same_list || self.weights.len() != taxonomy.len() {
+            return Some("the learned head is of another taxonomy, or of another order of its categories: leave it out, it is learned anew"
+                    .to_owned(),
+            );
         }
         let other = &self.model;
         if other != model {
             return Some(format!("the learned head is of the embedding model {other}, not of {model}"));
         }
-        let reached = Interval::wilson(self.agreed, self.held_out).low;
+        let reached = Interval::wilson_at(Z_99, self.agreed, self.held_out).low;
         (reached < target).then(|| {
             format!(
                 "the learned head was shown to agree in {reached:.3}, not in {target}: leave it out, it is learned anew"
@@ -197,6 +205,7 @@ pub(super) fn train(answers: &[Answer<'_>], taxonomy: &Taxonomy, model: &str, ta
     let head = threshold::lowest(pairs, target).map(|Found { confidence, agreed, of }| LearnedHead {
         format: FORMAT,
         taxonomy: taxonomy.hash().to_owned(),
+        categories: taxonomy.categories().map(|category| category.id.to_string()).collect(),
         model: model.to_owned(),
         answers: answers.len() as u64,
         threshold: confidence,
@@ -279,11 +288,15 @@ pub(super) mod tests {
         assert_eq!(head.misfit(&taxonomy(), "fake", 0.8), None);
         assert!(head.misfit(&taxonomy(), "other", 0.8).unwrap().contains("not of other"));
         assert!(head.misfit(&taxonomy(), "fake", 0.95).unwrap().contains("not in 0.95"));
+        let turned: Vec<_> = taxonomy().categories().cloned().collect();
+        let turned = Taxonomy::new("t", "1", turned.into_iter().rev()).unwrap();
+        assert_eq!(turned.hash(), taxonomy().hash());
+        assert!(head.misfit(&turned, "fake", 0.8).unwrap().contains("another order"));
         let other = Taxonomy::new("t", "1", ["a", "b", "c"].map(|id| Category::new(id, id, "Text."))).unwrap();
         assert!(head.misfit(&other, "fake", 0.8).unwrap().contains("another taxonomy"));
 
         for (broken, reason) in [
-            (LearnedHead { format: 2, ..head.clone() }, "another format"),
+            (LearnedHead { format: 1, ..head.clone() }, "another format"),
             (LearnedHead { temperature: 0.0, ..head.clone() }, "cannot be used"),
             (LearnedHead { weights: vec![vec![1.0, 2.0], vec![1.0]], ..head }, "one length"),
         ] {

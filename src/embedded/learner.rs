@@ -12,10 +12,15 @@ use crate::taxonomy::Taxonomy;
 /// How a linear head is learned on the vectors of the embedding model.
 ///
 /// The LLM's answers to a random share of the items train it; a quarter of them is held out to measure it. When its agreement
-/// with the answers held out reaches the target with 95 % confidence (the lower end of the Wilson interval) above some threshold,
-/// it settles the items above that. The [audit](super::FirstOpinion::audit) goes on: when the agreement over its last 60 items
-/// is below the target with 99 % confidence, the stream has drifted away from what was learned, its items go to the LLM again,
-/// and it learns anew from then on. So long as it is off, [`HeadStats::off_because`] says why.
+/// with the answers held out reaches the target with 95 % confidence above some threshold, it settles the items above that. (The
+/// threshold is the best of many, so the lower end of the Wilson interval of each must reach the target at 99 %.) The
+/// [audit](super::FirstOpinion::audit) goes on: when the agreement over its last 60 items is below the target with 99 %
+/// confidence, the stream has drifted away from what was learned, its items go to the LLM again, and it learns anew from then on.
+/// So long as it is off, [`HeadStats::off_because`] says why.
+///
+/// Which items are audited and which are held out is decided by their texts and the seed, whatever run they come in. What is
+/// learned also depends on which answers had come when it was time to learn, and so on the pace of the servers. Answers that a
+/// ledger gives back are not learned from: keep the head beside the ledger.
 ///
 /// It can be no better than the LLM, and a target that the LLM's own noise does not allow is never reached.
 ///
@@ -109,10 +114,10 @@ pub(super) struct Learner {
     drift: Option<(u64, u64)>,
 }
 
-/// An answer with the number of its item, which decides whether it is held out.
+/// An answer with the number of its text, which decides whether it is held out.
 #[derive(Clone, Debug)]
 struct Known {
-    index: u64,
+    number: u64,
     vector: Arc<[f32]>,
     category: usize,
 }
@@ -152,11 +157,11 @@ impl Learner {
         if self.head.is_some() { 0.0 } else { self.learning.share }
     }
 
-    pub(super) fn add(&mut self, index: u64, vector: Arc<[f32]>, category: usize) {
+    pub(super) fn add(&mut self, number: u64, vector: Arc<[f32]>, category: usize) {
         if self.answers.len() >= self.learning.most_answers {
             self.answers.pop_front();
         }
-        self.answers.push_back(Known { index, vector, category });
+        self.answers.push_back(Known { number, vector, category });
         self.collected += 1;
     }
 
@@ -168,7 +173,7 @@ impl Learner {
         self.is_learning = true;
         let mut answers: Vec<Known> = self.answers.iter().cloned().collect();
         // The order in which answers came must not matter.
-        answers.sort_by_key(|known| known.index);
+        answers.sort_by_key(|known| known.number);
         Some(Lesson { answers, target: self.learning.target, drifts: self.drifts })
     }
 
@@ -237,10 +242,13 @@ impl Learner {
             None => String::new(),
         };
         match self.last {
+            None if answers >= least => {
+                format!("{answers} answers are there, and nothing was learned from them yet{after}")
+            }
             None => format!("{answers} of at least {least} answers are there{after}"),
             Some((agreed, of)) => format!(
-                "no threshold reaches an agreement of {} with 95 % confidence for {} items or more: {agreed} of {of} answers \
-                 held out agree over all{after}",
+                "no threshold reaches an agreement of {} at 99 % for {} items or more: {agreed} of {of} answers held out agree \
+                 over all{after}",
                 self.learning.target,
                 threshold::LEAST_ABOVE,
             ),
@@ -257,7 +265,7 @@ impl Lesson {
             .map(|known| Answer {
                 vector: &known.vector,
                 category: known.category,
-                is_held_out: super::desk::chance(seed, known.index, "held out") < HELD_OUT_SHARE,
+                is_held_out: super::desk::chance(seed, known.number, "held out") < HELD_OUT_SHARE,
             })
             .collect();
         head::train(&answers, taxonomy, model, self.target)

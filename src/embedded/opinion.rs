@@ -16,6 +16,9 @@ use crate::taxonomy::Taxonomy;
 /// Exact copies are found before, and answers in a ledger come first. A random share of the items, the audit, is asked at the
 /// LLM as well, whose answer then counts.
 ///
+/// It works beside the LLM, not in its place: while the servers are down, items that it would be sure of wait, too, once a few
+/// others stand before them.
+///
 /// Defaults: agreement of 0.95, an audit of 0.05.
 #[derive(Clone)]
 pub struct FirstOpinion {

@@ -1,6 +1,7 @@
 //! A sentence-embedding model from a folder, run by rten on the CPU.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -147,8 +148,10 @@ impl Loaded {
 
     fn serve(&self, works: &Receiver<Work>) {
         while let Ok((texts, max_tokens, reply)) = works.recv() {
+            // A text that the engine breaks down at must not take the model from all others.
+            let embedded = catch_unwind(AssertUnwindSafe(|| self.embed(&texts, max_tokens)));
             // Nobody may be left to take it.
-            let _ = reply.send(self.embed(&texts, max_tokens));
+            let _ = reply.send(embedded.unwrap_or_else(|_| Err(EmbedError::failed("it broke down at a text"))));
         }
     }
 

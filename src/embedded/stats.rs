@@ -26,6 +26,8 @@ pub struct FirstOpinionStats {
     pub audited: u64,
     /// Those of them that the LLM gave the same category.
     pub agreed: u64,
+    /// Why it looks at nothing any more, where it has failed; a service tries it again after a minute.
+    pub lost_because: Option<String>,
     /// The learned head, where one is wanted.
     pub head: Option<HeadStats>,
 }

@@ -112,12 +112,14 @@ impl Mapping {
         let mut item = item.clone();
         if let Ok(Prediction { category, confidence, probabilities, .. }) = &mut item.result {
             let target = of(category);
+            let is_raw = probabilities.get(category).copied() == *confidence;
             let mut sums: BTreeMap<CategoryId, f32> = BTreeMap::new();
             for (category, share) in std::mem::take(probabilities) {
                 *sums.entry(of(&category)).or_default() += share;
             }
-            if let Some(sum) = sums.get(&target) {
-                *confidence = confidence.map(|own| own.max(*sum).min(1.0));
+            // A confidence that is another figure, such as a corrected one or the mean of a vote, cannot be added to.
+            if let Some(sum) = sums.get(&target).filter(|_| is_raw) {
+                *confidence = Some(sum.min(1.0));
             }
             (*category, *probabilities) = (target, sums);
         }
@@ -147,8 +149,16 @@ mod tests {
         let mapped = mapping.apply(&item);
         assert!(mapped.is_correct());
         assert!((mapped.confidence().unwrap() - 0.75).abs() < 1e-6);
+        let corrected = mapped_with(&mapping, &item, 0.2);
+        let is_kept = corrected.confidence().is_some_and(|confidence| (confidence - 0.2).abs() < 1e-6);
+        assert!(is_kept, "the probabilities are those before the correction");
         let other = GradedItem { result: Ok(Prediction::new("golf")), ..item };
         assert_eq!(mapping.apply(&other).result.unwrap().category.as_str(), NONE);
+    }
+
+    fn mapped_with(mapping: &Mapping, item: &GradedItem, confidence: f32) -> GradedItem {
+        let prediction = Prediction { confidence: Some(confidence), ..item.result.clone().unwrap() };
+        mapping.apply(&GradedItem { result: Ok(prediction), ..item.clone() })
     }
 
     #[test]

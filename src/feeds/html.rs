@@ -27,6 +27,8 @@ pub fn html_to_text(html: &str) -> String {
     let tokenizer = Tokenizer::new(sink, TokenizerOpts::default());
     let input = BufferQueue::default();
     let (closed, open) = split_at_open_tag(&html[..html.floor_char_boundary(MAX_HTML_BYTES)]);
+    // A tag that was cut off is no text.
+    let open = if html.len() > MAX_HTML_BYTES { "" } else { open };
     input.push_back(StrTendril::from_slice(closed));
     // The sink never asks for a script to be run, so one call takes all.
     let _ = tokenizer.feed(&input);

@@ -1,12 +1,15 @@
 //! What a record is kept under: the text of an item and everything else that decides the answer.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
+use crate::answer::AnswerForm;
 use crate::calibration;
 use crate::dedup::TextHash;
 use crate::escalation::{Escalation, Way};
 use crate::prompt::PromptVersion;
+use crate::prompt::prefix::WORDING;
 use crate::server::Api;
 use crate::taxonomy::Taxonomy;
 
@@ -44,9 +47,13 @@ impl Key {
 pub(crate) struct Asking<'a> {
     pub(crate) taxonomy: &'a Taxonomy,
     pub(crate) prompt_version: &'a PromptVersion,
+    pub(crate) answer_form: AnswerForm,
+    /// Whether the taxonomy is one level of a tree that is walked.
+    pub(crate) is_level: bool,
     pub(crate) api: Api,
     pub(crate) has_confidence: bool,
     pub(crate) temperature: f32,
+    pub(crate) request_fields: &'a BTreeMap<String, serde_json::Value>,
     pub(crate) evens_positions: bool,
     pub(crate) labels_with_parents: bool,
     pub(crate) is_across_versions: bool,
@@ -118,9 +125,14 @@ impl Asking<'_> {
         version + &self.other_text(model)
     }
 
-    /// The same for any version of the taxonomy. Of a tree, each list of children has its own.
+    /// The same for any version of the taxonomy, but not of the prompt's other words. Of a tree, each list of children has its
+    /// own, and the top level another than the whole as one list.
     fn standing_text(&self, model: &str) -> String {
-        let list = format!("any version of={:?} {:?}\n", self.taxonomy.name(), self.taxonomy.scope());
+        let (name, scope) = (self.taxonomy.name(), self.taxonomy.scope());
+        let mut list = format!("any version of={name:?} {scope:?}\nwording={WORDING}\nanswers={}\n", self.answer_form);
+        if self.is_level {
+            list.push_str("level=true\n");
+        }
         list + &self.other_text(model)
     }
 
@@ -142,6 +154,10 @@ impl Asking<'_> {
         );
         if self.labels_with_parents {
             text.push_str("labels-with-parents=true\n");
+        }
+        if !self.request_fields.is_empty() {
+            // Names are strings and values JSON, so that cannot fail.
+            let _ = writeln!(text, "fields={}", serde_json::to_string(self.request_fields).unwrap_or_default());
         }
         if let Some(Escalation { below, way, .. }) = self.escalation {
             let way = match way {

@@ -47,9 +47,10 @@
 //! # Failures
 //!
 //! They are kept under keys of their own and never stand for an answer. An item with a [permanent](crate::Status::Permanent)
-//! failure (too long, rejected, filtered, refused) gets it again without a request, unless
+//! failure (rejected, filtered, refused) gets it again without a request, unless
 //! [`retry_permanent`](LedgerOptions::retry_permanent) is set; every other failure is asked anew by the next run. Items
-//! without text and items that were not attempted are not written.
+//! without text, items that were not attempted, and failures that may be the server's own are not written: of prompts that do
+//! not fit its context, and rejections while it answers nothing.
 //!
 //! # What survives what
 //!

@@ -1,5 +1,6 @@
 //! Disks that fail, which no real file does on demand, and what must never change.
 
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -158,9 +159,12 @@ fn the_words_of_a_question_are_part_of_the_format() {
     let asking = Asking {
         taxonomy: &taxonomy,
         prompt_version: prefix.version(),
+        answer_form: crate::AnswerForm::Objects,
+        is_level: false,
         api: crate::Api::Chat,
         has_confidence: true,
         temperature: 0.0,
+        request_fields: &BTreeMap::new(),
         evens_positions: false,
         labels_with_parents: false,
         is_across_versions: false,

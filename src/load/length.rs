@@ -41,7 +41,7 @@ impl Lengthening {
     /// Has the answer to a request written to so many tokens.
     pub(super) fn apply(self, request: &mut Request, output_tokens: usize) {
         let options = request.options_mut();
-        options.max_tokens = output_tokens;
+        options.limit_output(output_tokens);
         let format = options.response_format.as_deref().filter(|_| self == Self::LongText);
         match format.and_then(|format| with_long_text(format, output_tokens)) {
             Some(format) => options.response_format = Some(format),
@@ -158,7 +158,7 @@ async fn try_one(
     let mut request = request(shared, &texts, dialect, Arc::clone(&endpoint.model));
     by.apply(&mut request, output_tokens);
     let most = output_tokens.min(LOOK_TOKENS);
-    request.options_mut().max_tokens = most;
+    request.options_mut().limit_output(most);
     let attempt = match tokio::time::timeout(LOOK_TIMEOUT, endpoint.transport.send(&request)).await {
         Ok(Ok(response)) => Attempt::Response(response),
         Ok(Err(error)) => Attempt::Error(error),

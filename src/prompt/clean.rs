@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::tokens::Meter;
 use crate::NewsItem;
 
-/// The most bytes of a field that are looked at: far more than any budget can use, and a bound on the work.
-const MAX_FIELD_BYTES: usize = 256 * 1024;
+/// The most bytes of a field that are looked at, markup included: a bound on the work.
+const MAX_RAW_BYTES: usize = 4 * 1024 * 1024;
+/// The most bytes of its text that are looked at: far more than any budget can use.
+const MAX_TEXT_BYTES: usize = 256 * 1024;
 /// The share of the budget that a title may take.
 const TITLE_SHARE: f64 = 0.6;
 
@@ -27,9 +29,14 @@ pub(crate) struct CleanText {
 impl CleanText {
     /// Cleans an item and cuts it to about `budget_tokens`; none when nothing is left to read.
     pub(crate) fn of(item: &NewsItem, budget_tokens: usize) -> Option<Self> {
-        let title_budget = (budget_tokens as f64 * TITLE_SHARE) as usize;
-        let (title, title_tokens) = cut_owned(clean(&item.title), title_budget.max(1));
-        let (body, body_tokens) = cut_owned(clean(&item.body), budget_tokens.saturating_sub(title_tokens));
+        let (title, body) = (clean(&item.title), clean(&item.body));
+        let mut title_budget = ((budget_tokens as f64 * TITLE_SHARE) as usize).max(1);
+        if super::tokens::estimate(&title) > title_budget {
+            // A short body leaves more to the title.
+            title_budget = title_budget.max(budget_tokens.saturating_sub(cut(&body, budget_tokens).1));
+        }
+        let (title, title_tokens) = cut_owned(title, title_budget);
+        let (body, body_tokens) = cut_owned(body, budget_tokens.saturating_sub(title_tokens));
         let text = Self { title, body, tokens: title_tokens + body_tokens };
         (!text.title.is_empty() || !text.body.is_empty()).then_some(text)
     }
@@ -53,14 +60,30 @@ impl CleanText {
 /// Decodes entities, strips tags, drops control and invisible characters, folds white space to single blanks, and
 /// defuses what a chat template or our own frame would take for a marker.
 pub(crate) fn clean(text: &str) -> String {
-    let text = &text[..floor_char_boundary(text, MAX_FIELD_BYTES)];
+    let text = &text[..raw_end(text)];
     if !has_markup(text) {
-        return fold(text);
+        return fold(beginning(text));
     }
     let decoded = decode_entities(text);
+    // Before anything is cut off, since a tag or a script that lost its end would be taken for text.
     let stripped = strip_tags(&decoded);
+    let stripped = beginning(&stripped);
     // Feeds often encode twice; what is a tag after the second decoding is shown as text.
-    defuse_bracket_markers(fold(&decode_entities(&stripped)))
+    defuse_bracket_markers(fold(&decode_entities(stripped)))
+}
+
+fn beginning(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_TEXT_BYTES)]
+}
+
+/// Where to stop in a text with markup; of a longer one before a tag that would lose its end.
+fn raw_end(text: &str) -> usize {
+    let end = text.floor_char_boundary(MAX_RAW_BYTES);
+    if end == text.len() {
+        return end;
+    }
+    let after_last_tag = text[..end].rfind('>').map_or(0, |at| at + 1);
+    text[after_last_tag..end].find('<').map_or(end, |at| after_last_tag + at)
 }
 
 /// Whether there is anything to decode, strip or defuse. Most text has nothing of it.
@@ -79,7 +102,7 @@ fn fold(text: &str) -> String {
         let mut special = rest[run..].chars();
         let Some(c) = special.next() else { break };
         rest = special.as_str();
-        match c {
+        match windows_1252(c) {
             // Angle brackets and bars make frames and the special tokens of chat templates.
             '<' => out.push('‹'),
             '>' => out.push('›'),
@@ -95,6 +118,16 @@ fn fold(text: &str) -> String {
     }
     out.truncate(out.trim_end().len());
     out
+}
+
+/// Controls from U+0080 on that stand where windows-1252 has a character: nobody means a control, and HTML reads references
+/// to them like that, too. What stands for nothing is a blank.
+fn windows_1252(c: char) -> char {
+    const CHARACTERS: &str = "€ ‚ƒ„…†‡ˆ‰Š‹Œ Ž  ‘’“”•–—˜™š›œ žŸ";
+    match c {
+        '\u{80}'..='\u{9f}' => CHARACTERS.chars().nth(c as usize - 0x80).unwrap_or(' '),
+        c => c,
+    }
 }
 
 fn decode_entities(text: &str) -> Cow<'_, str> {
@@ -206,7 +239,8 @@ fn defuse_bracket_markers(text: String) -> String {
     out
 }
 
-/// Cuts a text to at most `budget_tokens`, at the last sentence end of its second half, else at a blank, else anywhere.
+/// Cuts a text to at most `budget_tokens`, in the second half of what fits: at its last sentence end, else at its last
+/// blank, else anywhere.
 /// Gives the text and its tokens.
 pub(crate) fn cut(text: &str, budget_tokens: usize) -> (&str, usize) {
     let tokens = super::tokens::estimate(text);
@@ -220,7 +254,8 @@ pub(crate) fn cut(text: &str, budget_tokens: usize) -> (&str, usize) {
     });
     let fits = fits.map_or(text.len(), |(at, _)| at);
     let head = &text[..fits];
-    let end = last_sentence_end(head).or_else(|| head.rfind(' ')).filter(|&end| end >= fits / 2).unwrap_or(fits);
+    let is_late = |end: &usize| *end >= fits / 2;
+    let end = last_sentence_end(head).filter(is_late).or_else(|| head.rfind(' ').filter(is_late)).unwrap_or(fits);
     let head = head[..end].trim_end();
     (head, super::tokens::estimate(head))
 }
@@ -250,16 +285,6 @@ fn last_sentence_end(text: &str) -> Option<usize> {
     found
 }
 
-fn floor_char_boundary(text: &str, mut at: usize) -> usize {
-    if at >= text.len() {
-        return text.len();
-    }
-    while !text.is_char_boundary(at) {
-        at -= 1;
-    }
-    at
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -274,10 +299,22 @@ mod tests {
             ("a<!-- hidden > -->b<script>var x = '<p>';</script>c<style>p{}", "a b c p{}"),
             ("zero\u{200b}width\u{feff} \u{202e}bidi\u{7}", "zerowidth bidi"),
             ("می\u{200c}شود", "می\u{200c}شود"),
+            ("10&#150;15 dead, don&#146;t\u{81}go\u{85}", "10–15 dead, don’t go…"),
             ("&amp;lt;item&amp;gt; &nbsp; &#x41;", "‹item› A"),
         ] {
             assert_eq!(clean(raw), expected, "{raw:?}");
         }
+    }
+
+    #[test]
+    fn markup_of_any_length_is_no_text() {
+        let picture = format!("<p><img src=\"data:image/jpeg;base64,{}\">", "/9j/".repeat(MAX_TEXT_BYTES));
+        assert_eq!(clean(&format!("{picture}A late goal.</p>")), "A late goal.");
+        let script = format!("<script>{}</script>A late goal.", "if (a < b) c();".repeat(MAX_TEXT_BYTES / 8));
+        assert_eq!(clean(&script), "A late goal.");
+        // Beyond what is looked at.
+        assert_eq!(clean(&format!("A late goal. {}", picture.repeat(5))).len(), "A late goal.".len());
+        assert_eq!(clean(&"word ".repeat(MAX_RAW_BYTES)).len(), MAX_TEXT_BYTES);
     }
 
     #[test]
@@ -293,7 +330,7 @@ mod tests {
     #[test]
     fn hostile_markup_costs_linear_time() {
         for part in ["<", "<a", "<!--", "<script>", "&lt;", "[A"] {
-            let text = part.repeat(MAX_FIELD_BYTES / part.len());
+            let text = part.repeat(MAX_TEXT_BYTES / part.len());
             assert!(clean(&text).len() <= 3 * text.len());
         }
     }
@@ -306,6 +343,7 @@ mod tests {
         assert!(tokens <= 14);
         assert_eq!(cut("一。二三四五六七八九十。好", 9).0, "一。二三四五六七八九十。");
         assert_eq!(cut("no sentence end in all of this text", 5).0, "no sentence end in");
+        assert_eq!(cut("U.S. troops leave without a word", 6).0, "U.S. troops leave");
         assert_eq!(cut("word", 0).0, "");
     }
 
@@ -318,6 +356,11 @@ mod tests {
         let shorter = text.shortened(50).unwrap();
         assert!(shorter.tokens <= 50);
         assert_eq!(shorter.shortened(50), None);
+        let long_title = "Word ".repeat(200);
+        let alone = CleanText::of(&NewsItem::new("a", long_title.as_str(), "Short body."), 100).unwrap();
+        assert!(alone.tokens > 90 && alone.tokens <= 100 && alone.body == "Short body.", "{}", alone.tokens);
+        let both = CleanText::of(&NewsItem::new("a", long_title, "A sentence of the body. ".repeat(200)), 100).unwrap();
+        assert!(both.tokens > 85 && both.tokens <= 100 && both.body.len() > 100, "{both:?}");
         assert_eq!(CleanText::of(&NewsItem::new("b", " <br> ", "\u{200b}"), 100), None);
     }
 }

@@ -12,7 +12,7 @@ use crate::answer::AnswerForm;
 use crate::taxonomy::{Category, Taxonomy};
 
 /// Counted up when the wording or the framing changes in a way that may change answers.
-const WORDING: &str = "3";
+pub(crate) const WORDING: &str = "3";
 
 pub(crate) const LISTING_HEADING: &str = "The categories, as id: name. what belongs there.";
 

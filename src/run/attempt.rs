@@ -82,11 +82,14 @@ pub(super) fn items_tokens(texts: &[Arc<CleanText>]) -> usize {
 /// The request for a pack of these texts.
 pub(crate) fn request(shared: &Shared, texts: &[Arc<CleanText>], dialect: Dialect, model: Arc<str>) -> Request {
     let items = frame::user_message(texts.iter().map(AsRef::as_ref), dialect.closing());
+    let most_tokens = shared.max_output_tokens(texts.len());
     let options = Options {
-        max_tokens: shared.max_output_tokens(texts.len()),
-        temperature: shared.settings.temperature,
+        max_tokens: (!dialect.has_new_limit).then_some(most_tokens),
+        max_completion_tokens: dialect.has_new_limit.then_some(most_tokens),
+        temperature: dialect.temperature.then_some(shared.settings.temperature),
         response_format: shared.schemas.response_format(texts.len(), dialect.structured_output),
         ignore_eos: None,
+        fields: Arc::clone(&shared.settings.request_fields),
     };
     match dialect.api {
         Api::Chat => Request::Chat(ChatRequest {

@@ -6,7 +6,7 @@ use futures_core::Stream;
 use tokio::time::Instant;
 
 use super::job::{Escalated, Item, Tier};
-use super::{Run, STRONGER_LOST_FOR};
+use super::{LOST_FOR, Run};
 use crate::NewsItem;
 use crate::escalation::{Escalation, Way};
 use crate::outcome::Assignment;
@@ -59,7 +59,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
 
     fn escalate(&mut self, mut item: Item, escalation: &Escalation) {
         item.content_failures = 0;
-        item.has_been_refused = false;
+        item.refused_by = None;
         item.alone = item.is_suspect || matches!(escalation.way, Way::Alone);
         let tier = self.tier_of(&item);
         if tier == Tier::Stronger && self.asks_stronger_nothing() {
@@ -100,7 +100,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
 
     /// A run that serves goes on for days: it tries a lost endpoint again after a while.
     fn try_stronger_again(&mut self) {
-        let is_over = |lost_at: &mut Instant| lost_at.elapsed() >= STRONGER_LOST_FOR;
+        let is_over = |lost_at: &mut Instant| lost_at.elapsed() >= LOST_FOR;
         if self.serves && self.stronger_lost_at.take_if(is_over).is_some() {
             self.lane(Tier::Stronger).pool.begin_run();
         }
@@ -123,7 +123,8 @@ fn is_unsure(escalation: &Escalation, assignment: &Assignment) -> bool {
     !was_alone && assignment.confidence.is_some_and(|confidence| confidence < escalation.below)
 }
 
-/// The category with the highest mean confidence over all answers; of equals the one that was said first.
+/// Of the categories that were answered, the one with the highest mean probability over all answers; of equals the one that
+/// was said first.
 fn vote(first: &Assignment, last: Assignment, others: &[Assignment]) -> Assignment {
     let answers: Vec<&Assignment> = std::iter::once(first).chain(others).chain(std::iter::once(&last)).collect();
     let mut shares: Vec<(CategoryId, f32)> = Vec::new();
@@ -141,9 +142,9 @@ fn vote(first: &Assignment, last: Assignment, others: &[Assignment]) -> Assignme
     // A stable sort, so that of equals the first said stays in front.
     shares.sort_by(|a, b| b.1.total_cmp(&a.1));
     shares.iter_mut().for_each(|(_, share)| *share /= count);
-    let Some((category, confidence)) = shares.first().cloned() else { return last };
-    let said = answers.iter().find(|answer| answer.category == category).map(|answer| (*answer).clone());
-    let mut assignment = said.unwrap_or(last);
+    let answer_with = |category: &CategoryId| answers.iter().find(|answer| answer.category == *category);
+    let said = shares.iter().find_map(|(category, share)| Some(((*answer_with(category)?).clone(), *share)));
+    let Some((mut assignment, confidence)) = said else { return last };
     assignment.confidence = Some(confidence);
     assignment.runners_up = shares.into_iter().filter(|(other, _)| *other != assignment.category).take(3).collect();
     assignment
@@ -168,6 +169,13 @@ mod tests {
         assert_eq!(found.category.as_str(), "b");
         assert!((found.confidence.unwrap() - (0.4 + 0.8 + 0.44) / 3.0).abs() < 1e-6);
         assert_eq!(found.runners_up[0].0.as_str(), "a");
+    }
+
+    #[test]
+    fn what_nobody_said_is_a_runner_up_at_most() {
+        let found = vote(&answer(&[("a", 0.4), ("b", 0.35)]), answer(&[("c", 0.45), ("b", 0.4)]), &[]);
+        assert_eq!((found.category.as_str(), found.confidence), ("c", Some(0.225)));
+        assert_eq!((found.runners_up[0].0.as_str(), found.runners_up[0].1), ("b", 0.375));
     }
 
     #[test]

@@ -6,11 +6,13 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::job::Item;
-use super::{Run, Shared, Tier};
+use super::{LOST_FOR, Run, Shared, Tier};
 use crate::NewsItem;
 use crate::answer::Label;
+use crate::dedup::TextHash;
 use crate::embedded::{Counts, Decision, Desk, EmbedError, FirstOpinionStats, Opinion};
 use crate::error::{Error, ItemError, ItemErrorKind};
 use crate::outcome::{Assignment, Engine, Origin};
@@ -31,8 +33,8 @@ pub(super) struct FirstLook {
     /// The items that are looked at now, and the work on a thread that may block.
     looking: Vec<Item>,
     work: JoinSet<Result<Vec<Opinion>, EmbedError>>,
-    /// It has failed: everything goes on to the LLM.
-    is_lost: bool,
+    /// It has failed, and when: everything goes on to the LLM.
+    lost: Option<(Instant, EmbedError)>,
     /// Audited items that have no outcome yet.
     open_audits: usize,
     counts: Counts,
@@ -59,14 +61,20 @@ impl FirstLook {
     }
 
     pub(super) fn stats(&self) -> Option<FirstOpinionStats> {
-        Some(self.engine.as_ref()?.stats(&self.counts))
+        let mut stats = self.engine.as_ref()?.stats(&self.counts);
+        stats.lost_because = self.lost.as_ref().map(|(_, error)| error.to_string());
+        Some(stats)
     }
 }
 
 impl<S: Stream<Item = NewsItem>> Run<S> {
     /// Lets an item wait for the engine. Gives it back if there is none.
     pub(super) fn look_at(&mut self, item: Item) -> Option<Item> {
-        if self.first_look.engine.is_none() || self.first_look.is_lost {
+        // A run that serves goes on for days: it tries a lost engine again after a while.
+        if self.serves {
+            self.first_look.lost.take_if(|(lost_at, _)| lost_at.elapsed() >= LOST_FOR);
+        }
+        if self.first_look.engine.is_none() || self.first_look.lost.is_some() {
             return Some(item);
         }
         self.first_look.waiting.push_back(item);
@@ -108,15 +116,16 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         let label = label_of(opinion.shares.clone());
         let corrected = self.shared.calibrated(&label, 1, 1, engine.name());
         let shares = corrected.as_ref().map_or(&opinion.shares, |corrected| &corrected.probabilities);
-        let (kind, label, corrected) = match engine.decide(item.index, opinion, shares, &mut self.first_look.counts) {
-            Decision::Settle(kind) => (kind, label, corrected),
-            Decision::SettleByHead(shares) => (Engine::LearnedHead, label_of(shares), None),
-            Decision::Ask(sampled) => {
-                item.sampled = sampled;
-                self.first_look.open_audits += usize::from(item.is_audit());
-                return self.ask_llm(item);
-            }
-        };
+        let (kind, label, corrected) =
+            match engine.decide(number_of(&item), opinion, shares, &mut self.first_look.counts) {
+                Decision::Settle(kind) => (kind, label, corrected),
+                Decision::SettleByHead(shares) => (Engine::LearnedHead, label_of(shares), None),
+                Decision::Ask(sampled) => {
+                    item.sampled = sampled;
+                    self.first_look.open_audits += usize::from(item.is_audit());
+                    return self.ask_llm(item);
+                }
+            };
         let origin = Origin { engine: kind, ..self.shared.origin(&ENDPOINT.into(), engine.name()) };
         match self.shared.assignment(&label, corrected.as_ref(), origin) {
             Some(assignment) => {
@@ -142,7 +151,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             }
         } else {
             tracing::warn!(%error, "the first opinion is lost; all items are asked");
-            self.first_look.is_lost = true;
+            self.first_look.lost = Some((Instant::now(), error));
         }
         let waiting: Vec<Item> = self.first_look.drain().collect();
         items.into_iter().chain(waiting).for_each(|item| self.ask_llm(item));
@@ -155,9 +164,14 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             return;
         };
         if let Some(category) = self.shared.taxonomy.position(assignment.category.as_str()) {
-            engine.answered(item.index, sampled, category, &mut self.first_look.counts);
+            engine.answered(number_of(item), sampled, category, &mut self.first_look.counts);
         }
     }
+}
+
+/// What chance goes by: the text of an item, so that it is the same in every run.
+fn number_of(item: &Item) -> u64 {
+    TextHash::of(&item.text).as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 /// The label of the greatest share; the shares are highest first.

@@ -23,8 +23,8 @@ pub(crate) struct Item {
     pub(crate) attempts: u32,
     /// The answers that had no valid label for it.
     pub(crate) content_failures: u32,
-    /// Whether a server has refused it once already, asked alone.
-    pub(crate) has_been_refused: bool,
+    /// The endpoint that has refused it once already, asked alone.
+    pub(crate) refused_by: Option<usize>,
     /// Whether it must be asked without neighbours.
     pub(crate) alone: bool,
     /// Whether it may be meant for the model, not for readers, and so is always asked alone.
@@ -55,7 +55,7 @@ impl Item {
             text: Arc::new(text),
             attempts: 0,
             content_failures: 0,
-            has_been_refused: false,
+            refused_by: None,
             alone: false,
             is_suspect: false,
             taken_in: None,
@@ -164,6 +164,10 @@ impl Pack {
     /// A request that asks an item alone which was answered in a pack.
     pub(crate) fn check(check: Check) -> Self {
         Self { check: Some(Box::new(check)), ..Self::new(Vec::new()) }
+    }
+
+    pub(crate) fn is_canary(&self) -> bool {
+        self.items.is_empty() && self.check.is_none()
     }
 
     pub(crate) fn len(&self) -> usize {

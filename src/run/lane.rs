@@ -30,11 +30,11 @@ impl Lane {
     }
 
     /// Waits for a place for a pack of about so many tokens, which begins with this of several prefixes.
-    pub(super) fn admit(&mut self, mut pack: Pack, tokens: u32, prefix_number: Option<usize>) {
+    pub(super) fn admit(&mut self, mut pack: Pack, tokens: u32, homed_prefix: Option<usize>) {
         pack.waiting_since = Some(Instant::now());
         let pool = Arc::clone(&self.pool);
         let avoid = pack.avoid;
-        let admission = async move { pool.admit(tokens, avoid, prefix_number).await };
+        let admission = async move { pool.admit(tokens, avoid, homed_prefix).await };
         self.admitting = Some((pack, Box::pin(admission)));
     }
 

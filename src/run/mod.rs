@@ -61,8 +61,8 @@ use crate::stats::{Recording, Stats, StatsHandle, Tally};
 /// How long an item that is asked again at a stronger model, or that an engine in the process leaves to the LLM, waits for
 /// others to share its request: longer than at first, since such items are few.
 const SLOW_PACK_WAIT: Duration = Duration::from_secs(1);
-/// How long a run that serves does without the endpoint with the stronger model once it is lost.
-const STRONGER_LOST_FOR: Duration = Duration::from_secs(60);
+/// How long a run that serves does without the endpoint with the stronger model, or the engine in the process, once it is lost.
+const LOST_FOR: Duration = Duration::from_secs(60);
 
 /// One run over a stream of items.
 pub(crate) struct Run<S> {
@@ -224,6 +224,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
                 // A request without items, such as a canary, may still be under way: nobody waits for it, and a stream that
                 // is kept for its statistics must not keep a place at an endpoint.
                 self.cancel();
+                #[cfg(feature = "embedded")]
+                self.report_first_opinion();
                 self.recorder.end();
                 return Poll::Ready(None);
             }
@@ -306,6 +308,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         self.attempts = JoinSet::new();
         self.metrics_look = JoinSet::new();
         self.in_flight.drain().for_each(|(_, pack)| self.recorder.returned(pack.len()));
+        // What waits for a place would keep the turn of all other runs.
+        self.lanes.iter_mut().for_each(|lane| drop(lane.drain()));
     }
 
     /// Lets the statistics know what the tuner has found.

@@ -52,7 +52,8 @@ impl Packer {
             return None;
         }
         if oldest.alone || pack_size == 1 {
-            return self.waiting.pop_front().map(|(_, item)| Pack::new(vec![item]));
+            let (_, item) = self.waiting.pop_front()?;
+            return Some(Pack { avoid: item.refused_by, ..Pack::new(vec![item]) });
         }
         let anchor = oldest.text.tokens;
         let mut candidates: Vec<(usize, usize)> = self

@@ -94,8 +94,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             Ok(assignment) => questions
                 .answer(text, &assignment.origin.model)
                 .and_then(|key| ledger::of_answer(key, assignment, &shared.taxonomy)),
-            // Where nothing was ever answered, the server or the form of the request may be wrong, and not the item.
-            Err(error) if error.kind == ItemErrorKind::Rejected && !shared.pool.has_answered() => None,
+            Err(error) if is_doubtful(error, shared) => None,
             Err(error) => ledger::of_failure(questions.failure(text), error),
         };
         if let Some(payload) = payload {
@@ -168,6 +167,19 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
             }
             self.hand_on(outcome);
         }
+    }
+}
+
+/// Whether a failure may be the server's fault though it looks like the item's.
+fn is_doubtful(error: &ItemError, shared: &Shared) -> bool {
+    match error.kind {
+        // Where nothing was answered lately, the server or the form of the request may be wrong.
+        ItemErrorKind::Rejected => {
+            !error.failure.as_ref().is_some_and(|failure| shared.pool.is_trusted_to_reject(&failure.endpoint))
+        }
+        // An item is cut shorter before: what does not fit is the prompt around it.
+        ItemErrorKind::TooLong => true,
+        _ => false,
     }
 }
 

@@ -53,8 +53,8 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         let texts = self.texts_of(&pack);
         let prompt = self.shared.estimator.predict(self.shared.prefix.tokens(), items_tokens(&texts));
         let tokens = u32::try_from(prompt + self.shared.max_output_tokens(texts.len())).unwrap_or(u32::MAX);
-        let prefix_number = self.shared.prefix_number;
-        self.lane(tier).admit(pack, tokens, prefix_number);
+        let homed_prefix = self.shared.homed_prefix;
+        self.lane(tier).admit(pack, tokens, homed_prefix);
     }
 
     /// The texts of a pack; those of a canary are made up from the taxonomy.

@@ -176,15 +176,16 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         self.push_again(item);
     }
 
-    /// The server refuses a single item. It can be wrong by chance, so the item is asked once more, alone.
-    fn refused(&mut self, mut item: Item, kind: ItemErrorKind) {
+    /// The server at this endpoint refuses a single item. It can be wrong, so the item is asked once more, alone, by another
+    /// one where there is one.
+    fn refused(&mut self, mut item: Item, at: usize, kind: ItemErrorKind) {
         if self.error.is_some() {
             return self.fail(item, ItemErrorKind::NotAttempted);
         }
-        if item.has_been_refused {
+        if item.refused_by.is_some() {
             return self.fail(item, kind);
         }
-        item.has_been_refused = true;
+        item.refused_by = Some(at);
         item.alone = true;
         self.recorder.reasked();
         self.push_again(item);
@@ -233,9 +234,16 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
                 self.too_long(pack);
             }
             FailureKind::Rejected | FailureKind::Unsupported | FailureKind::ContentFilter | FailureKind::Refusal => {
-                let kind = kind_of_failure(failure.kind);
+                let kind = failure.kind;
+                let is_in_doubt = admission.rejects_in_doubt();
                 admission.settle(signal_of(failure, None));
-                self.split_or(pack, |run, item| run.refused(item, kind));
+                pack.avoid = Some(at);
+                if is_in_doubt {
+                    // A made-up item will tell whether it is the server or the items.
+                    self.send_canary(pack.tier);
+                    return self.retry(pack, kind);
+                }
+                self.split_or(pack, |run, item| run.refused(item, at, kind_of_failure(kind)));
             }
             FailureKind::Overloaded
             | FailureKind::Connect
@@ -273,7 +281,7 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         let wait = bound.mul_f64(self.random.f64());
         if !is_about_server && self.has_nothing_else(pack.tier) {
             // No other request will tell the server from the pack.
-            self.put_first(Pack::canary(pack.tier));
+            self.send_canary(pack.tier);
         }
         // Nobody who waits for a neighbour should wait for all retries of a bad item.
         let parts = if self.serves && pack.transport_failures > 0 { pack.halves() } else { (pack, None) };
@@ -282,6 +290,16 @@ impl<S: Stream<Item = NewsItem>> Run<S> {
         }
         let at = Instant::now() + wait;
         self.delayed.extend(std::iter::once(parts.0).chain(parts.1).map(|part| (at, part)));
+    }
+
+    /// Sends a made-up item, unless one is under way.
+    fn send_canary(&mut self, tier: Tier) {
+        let is_one = |pack: &Pack| pack.tier == tier && pack.is_canary();
+        let lane = self.lane(tier);
+        let waits = lane.ready.iter().chain(lane.admitting.as_ref().map(|(pack, _)| pack)).any(is_one);
+        if !waits && !self.in_flight.values().any(is_one) {
+            self.put_first(Pack::canary(tier));
+        }
     }
 
     fn has_nothing_else(&mut self, tier: Tier) -> bool {

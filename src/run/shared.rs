@@ -1,5 +1,6 @@
 //! What the runs of a categorizer share.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ pub(crate) struct Shared {
     pub(crate) prefix: Prefix,
     /// Tells the prefix from others that are sent to the same endpoints; none where there is one alone.
     pub(crate) prefix_number: Option<usize>,
+    /// The same where each prefix has a home among the endpoints.
+    pub(crate) homed_prefix: Option<usize>,
     pub(crate) schemas: Schemas,
     pub(crate) reader: Reader,
     pub(crate) estimator: TokenEstimator,
@@ -65,6 +68,8 @@ pub(crate) struct Settings {
     pub(crate) item_tokens: usize,
     pub(crate) context_tokens: usize,
     pub(crate) temperature: f32,
+    /// Fields of requests that the servers want.
+    pub(crate) request_fields: Arc<BTreeMap<String, serde_json::Value>>,
     pub(crate) transport_retries: u32,
     pub(crate) content_retries: u32,
     pub(crate) pack_wait: Duration,

@@ -42,11 +42,24 @@ pub struct Dialect {
     pub structured_output: StructuredOutput,
     /// Whether log-probabilities are asked for.
     pub logprobs: bool,
+    /// Whether the length of the answer is bounded by `max_completion_tokens`, as newer models of OpenAI want it, and not by
+    /// `max_tokens`, which all servers know.
+    #[serde(default)]
+    pub has_new_limit: bool,
+    /// Whether the sampling temperature is stated. Some models take none but their own.
+    #[serde(default = "yes")]
+    pub temperature: bool,
+}
+
+/// What a dialect had before it had the field.
+fn yes() -> bool {
+    true
 }
 
 impl Dialect {
     pub(crate) fn new(api: Api, logprobs: bool) -> Self {
-        Self { api, structured_output: StructuredOutput::default(), logprobs }
+        let structured_output = StructuredOutput::default();
+        Self { api, structured_output, logprobs, has_new_limit: false, temperature: true }
     }
 
     /// The operation by the name that OpenTelemetry has for it.
@@ -68,6 +81,8 @@ impl Dialect {
     pub(crate) fn without(self, refused: Refused) -> Option<Self> {
         match refused {
             Refused::Logprobs => self.logprobs.then_some(Self { logprobs: false, ..self }),
+            Refused::OldLimit => (!self.has_new_limit).then_some(Self { has_new_limit: true, ..self }),
+            Refused::Temperature => self.temperature.then_some(Self { temperature: false, ..self }),
             Refused::ArrayRoot if self.structured_output == StructuredOutput::JsonSchema => {
                 Some(Self { structured_output: StructuredOutput::JsonSchemaObject, ..self })
             }
@@ -87,6 +102,8 @@ impl Dialect {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
     Logprobs,
+    OldLimit,
+    Temperature,
     ArrayRoot,
     StructuredOutput,
 }
@@ -97,6 +114,10 @@ impl Refused {
         let says = |phrases: &[&str]| phrases.iter().any(|phrase| words.contains(phrase));
         if says(&["logprob"]) {
             Some(Self::Logprobs)
+        } else if says(&["max_completion_tokens"]) && says(&["unsupported", "not supported"]) {
+            Some(Self::OldLimit)
+        } else if says(&["temperature"]) && says(&["support"]) {
+            Some(Self::Temperature)
         } else if says(&["schema"])
             && says(&["\"object\"", "'object'", "type: object", "type object", "type=object", "root"])
         {
@@ -132,6 +153,19 @@ mod tests {
         assert_eq!(forms, [StructuredOutput::JsonSchema, StructuredOutput::JsonObject, StructuredOutput::None]);
         assert_eq!(dialect.without(Refused::Logprobs).map(|dialect| dialect.logprobs), Some(false));
         assert_eq!(dialect.without(Refused::Logprobs).and_then(|dialect| dialect.without(Refused::Logprobs)), None);
+    }
+
+    #[test]
+    fn what_newer_models_of_openai_refuse_is_left_out() {
+        let limit = "unsupported parameter: 'max_tokens' is not supported with this model. use 'max_completion_tokens' instead.";
+        let temperature = "unsupported value: 'temperature' does not support 0 with this model. only the default (1) \
+                           value is supported.";
+        assert_eq!(Refused::in_words(limit), Some(Refused::OldLimit));
+        assert_eq!(Refused::in_words(temperature), Some(Refused::Temperature));
+        let dialect = Dialect::new(Api::Chat, true).without(Refused::OldLimit).unwrap();
+        let dialect = dialect.without(Refused::Temperature).unwrap();
+        assert!(dialect.has_new_limit && !dialect.temperature && dialect.logprobs);
+        assert_eq!((dialect.without(Refused::OldLimit), dialect.without(Refused::Temperature)), (None, None));
     }
 
     #[test]

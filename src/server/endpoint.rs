@@ -52,6 +52,10 @@ pub(crate) enum Phase {
 const FAILURES_TO_COOL: u32 = 5;
 /// Rejections in a row that make an endpoint useless if it never answered anything.
 const REJECTIONS_TO_REFUSE: u32 = 16;
+/// Rejections in a row after which a server that used to answer may have gone wrong itself, whatever the requests say.
+const REJECTIONS_TO_DOUBT: u32 = 32;
+/// Rejections in a row that say nothing yet against a server that used to answer.
+const REJECTIONS_TO_TRUST: u32 = 16;
 /// The first cool-down; it doubles with each failed probe.
 const FIRST_COOL_DOWN: Duration = Duration::from_secs(1);
 /// The longest cool-down.
@@ -169,6 +173,8 @@ impl EndpointState {
                 self.rejections_in_row += 1;
                 if !self.has_answered && self.rejections_in_row >= REJECTIONS_TO_REFUSE {
                     self.phase = Phase::Refused;
+                } else if self.rejections_in_row >= REJECTIONS_TO_DOUBT {
+                    self.failed();
                 } else {
                     self.recovered();
                 }
@@ -216,6 +222,17 @@ impl EndpointState {
     /// Whether a timeout now leads to a longer timeout instead of counting as a failure.
     pub(crate) fn would_get_more_time(&self) -> bool {
         self.in_flight == 1 && self.timeout < LONGEST_TIMEOUT
+    }
+
+    /// Whether one more rejection would put the server in doubt, and not the request.
+    pub(crate) fn rejects_in_doubt(&self) -> bool {
+        self.rejections_in_row + 1 >= REJECTIONS_TO_DOUBT
+    }
+
+    /// Whether what it rejects may be held against items for good.
+    #[cfg(feature = "ledger")]
+    pub(crate) fn is_trusted_to_reject(&self) -> bool {
+        self.has_answered && self.rejections_in_row < REJECTIONS_TO_TRUST
     }
 
     fn recovered(&mut self) {
@@ -290,7 +307,9 @@ impl EndpointSnapshot {
 }
 
 impl EndpointState {
-    pub(crate) fn snapshot(&self, endpoint: &Arc<str>, model: &Arc<str>) -> EndpointSnapshot {
+    pub(crate) fn snapshot(&mut self, endpoint: &Arc<str>, model: &Arc<str>) -> EndpointSnapshot {
+        // A cool-down that is over has ended, though nobody has asked since.
+        self.wake(Instant::now());
         EndpointSnapshot {
             endpoint: Arc::clone(endpoint),
             model: Arc::clone(model),
@@ -413,7 +432,16 @@ mod tests {
         assert_eq!(useless.phase, Phase::Refused);
         let mut picky = state();
         picky.learn(Signal::Answered(Duration::ZERO), Instant::now());
-        (0..100).for_each(|_| picky.learn(reject(), Instant::now()));
+        (1..REJECTIONS_TO_DOUBT).for_each(|_| picky.learn(reject(), Instant::now()));
         assert_eq!(picky.phase, Phase::Open);
+        for _ in 0..FAILURES_TO_COOL {
+            assert!(picky.rejects_in_doubt());
+            picky.learn(reject(), Instant::now());
+        }
+        assert_eq!(picky.capacity(), 0);
+        tokio::time::advance(FIRST_COOL_DOWN).await;
+        assert_eq!(picky.snapshot(&"a".into(), &"m".into()).phase, "probing");
+        picky.learn(Signal::Answered(Duration::ZERO), Instant::now());
+        assert!(picky.phase == Phase::Open && !picky.rejects_in_doubt(), "it was the requests");
     }
 }

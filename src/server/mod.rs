@@ -30,4 +30,5 @@ pub use self::prefix_cache::{CacheSource, PrefixCacheSnapshot, PrefixVerdict};
 pub(crate) use self::transport::parse_retry_after;
 pub use self::transport::{BoxFuture, Response, Transport, TransportError, TransportErrorKind};
 pub(crate) use self::verdict::{Attempt, Verdict, judge};
+pub(crate) use self::wire::OWN_FIELDS;
 pub use self::wire::{ChatRequest, CompletionRequest, Options, Request, SystemMessage, UserMessage};

@@ -2,6 +2,7 @@
 //! once and reads status, headers and a bounded body, whatever they are.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
@@ -76,7 +77,10 @@ impl OpenAiTransport {
     ///
     /// The error is a configuration problem in words.
     pub(crate) fn new(base_url: &str, key: Option<&SecretString>) -> Result<Self, String> {
-        let http = reqwest::Client::builder()
+        let builder = reqwest::Client::builder();
+        // What the environment says of proxies is for other machines.
+        let builder = if is_on_this_machine(base_url) { builder.no_proxy() } else { builder };
+        let http = builder
             .connect_timeout(CONNECT_TIMEOUT)
             // Attempts must be countable, and a redirect would carry the prompt to an address that nobody configured.
             .retry(reqwest::retry::never())
@@ -89,6 +93,12 @@ impl OpenAiTransport {
         let metrics_url = reqwest::Url::parse(base_url).ok().and_then(|url| url.join("/metrics").ok());
         Ok(Self { client, http, metrics_url })
     }
+}
+
+fn is_on_this_machine(base_url: &str) -> bool {
+    let Ok(url) = reqwest::Url::parse(base_url) else { return false };
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 impl Transport for OpenAiTransport {

@@ -69,6 +69,8 @@ pub(crate) struct PoolState {
     endpoints: Vec<EndpointState>,
     random: fastrand::Rng,
     round_robin: usize,
+    /// Requests that wait for a place.
+    waiting: usize,
     /// Since when no endpoint has answered; none while they do.
     down_since: Option<Instant>,
     ever_answered: bool,
@@ -80,8 +82,15 @@ impl Pool {
     pub(crate) fn new(endpoints: Vec<(Endpoint, EndpointState)>, config: PoolConfig) -> Self {
         let (endpoints, states) = endpoints.into_iter().unzip();
         let random = config.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
-        let state =
-            PoolState { endpoints: states, random, round_robin: 0, down_since: None, ever_answered: false, answers: 0 };
+        let state = PoolState {
+            endpoints: states,
+            random,
+            round_robin: 0,
+            waiting: 0,
+            down_since: None,
+            ever_answered: false,
+            answers: 0,
+        };
         Self {
             endpoints,
             config,
@@ -94,24 +103,36 @@ impl Pool {
     /// A new run begins: unless others are under way, what an earlier one held against the endpoints is forgotten.
     pub(crate) fn begin_run(&self) {
         let mut state = self.state();
-        if state.endpoints.iter().all(|endpoint| endpoint.in_flight == 0) {
+        if self.is_quiet(&state) {
             state.down_since = None;
             state.endpoints.iter_mut().for_each(EndpointState::forgive);
         }
     }
 
+    /// Whether nobody asks. After the end of the patience, what is in flight is being cancelled.
+    fn is_quiet(&self, state: &PoolState) -> bool {
+        let is_over = state.down_since.is_some_and(|since| since.elapsed() >= self.patience(state));
+        state.waiting == 0 && (is_over || state.endpoints.iter().all(|endpoint| endpoint.in_flight == 0))
+    }
+
+    fn patience(&self, state: &PoolState) -> Duration {
+        if state.ever_answered { self.config.patience } else { self.config.first_patience }
+    }
+
     /// Somebody asks again after a time in which nobody did: an endpoint that was not asked has not failed to answer.
     pub(crate) fn resume(&self) {
         let mut state = self.state();
-        if state.endpoints.iter().all(|endpoint| endpoint.in_flight == 0) {
+        if self.is_quiet(&state) {
             state.down_since = None;
         }
     }
 
-    /// Whether any endpoint has ever given an answer.
+    /// Whether what the endpoint at this address rejects may be held against items for good.
     #[cfg(feature = "ledger")]
-    pub(crate) fn has_answered(&self) -> bool {
-        self.state().endpoints.iter().any(|endpoint| endpoint.has_answered)
+    pub(crate) fn is_trusted_to_reject(&self, base_url: &str) -> bool {
+        let state = self.state();
+        let mut endpoints = self.endpoints.iter().zip(&state.endpoints);
+        endpoints.any(|(endpoint, state)| *endpoint.base_url == *base_url && state.is_trusted_to_reject())
     }
 
     /// Waits until some endpoint takes a request of about `tokens`, which should not be `avoid` if there is another. Of
@@ -125,6 +146,7 @@ impl Pool {
         avoid: Option<usize>,
         prefix: Option<usize>,
     ) -> Result<Admission, Error> {
+        let _waiting = Waiting::new(self);
         let _turn = self.gate.lock().await;
         let mut paid = vec![Paid::default(); self.endpoints.len()];
         loop {
@@ -157,7 +179,7 @@ impl Pool {
         if state.endpoints.iter().all(|endpoint| endpoint.phase == Phase::Refused) {
             return Err(Error::Refused { failures: state.failures() });
         }
-        let patience = if state.ever_answered { self.config.patience } else { self.config.first_patience };
+        let patience = self.patience(&state);
         if let Some(since) = state.down_since.filter(|since| now.duration_since(*since) >= patience) {
             return Err(Error::OutOfPatience { waited: now - since, failures: state.failures() });
         }
@@ -206,10 +228,10 @@ impl Pool {
     }
 
     pub(crate) fn snapshots(&self) -> Vec<EndpointSnapshot> {
-        let state = self.state();
+        let mut state = self.state();
         self.endpoints
             .iter()
-            .zip(&state.endpoints)
+            .zip(&mut state.endpoints)
             .map(|(endpoint, state)| state.snapshot(&endpoint.base_url, &endpoint.model))
             .collect()
     }
@@ -329,6 +351,22 @@ fn rank(prefix: usize, endpoint: usize) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
+/// A request that waits for a place.
+struct Waiting(Arc<Pool>);
+
+impl Waiting {
+    fn new(pool: &Arc<Pool>) -> Self {
+        pool.state().waiting += 1;
+        Self(Arc::clone(pool))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.state().waiting -= 1;
+    }
+}
+
 enum Choice {
     Admitted(Admission),
     Wait(Option<Instant>),
@@ -359,6 +397,9 @@ impl Admission {
             signal => signal,
         };
         match signal {
+            Signal::Rejected(_) if state.endpoints[self.at].rejects_in_doubt() => {
+                state.down_since.get_or_insert_with(Instant::now);
+            }
             Signal::Answered(_) | Signal::Rejected(_) | Signal::Garbage => {
                 state.down_since = None;
                 state.ever_answered = true;
@@ -392,6 +433,11 @@ impl Admission {
         tracing::warn!(endpoint = %self.endpoint().base_url, ?refused, "the server refuses a part of the request's form; falling back");
         endpoint.dialect = simpler;
         true
+    }
+
+    /// Whether the endpoint rejects one request after another, so that a rejection says more of it than of the request.
+    pub(crate) fn rejects_in_doubt(&self) -> bool {
+        self.pool.state().endpoints[self.at].rejects_in_doubt()
     }
 
     /// Learns what the answer's usage says of the prefix, which has about `prefix_tokens`.

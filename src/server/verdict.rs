@@ -87,9 +87,12 @@ pub(crate) fn judge(attempt: Attempt, endpoint: &Arc<str>, request_text: &str, k
 fn kind_of(status: u16, words: &str) -> (FailureKind, Option<Refused>) {
     let words = words.to_lowercase();
     let says = |phrases: &[&str]| phrases.iter().any(|phrase| words.contains(phrase));
+    // An account that is used up takes no request until somebody pays, so waiting and splitting are of no use.
+    let is_used_up = says(&["insufficient_quota", "insufficient balance", "insufficient credit", "credit balance"]);
     match status {
+        400..500 if is_used_up => (FailureKind::KeyRefused, None),
         429 | 503 | 529 => (FailureKind::Overloaded, None),
-        401 | 403 => (FailureKind::KeyRefused, None),
+        401..=403 => (FailureKind::KeyRefused, None),
         404 | 405 => (FailureKind::UnknownModel, None),
         408 => (FailureKind::Timeout, None),
         413 => (FailureKind::ContextLength, None),
@@ -152,6 +155,7 @@ mod tests {
         for (status, expected) in [
             (400, FailureKind::Rejected),
             (401, FailureKind::KeyRefused),
+            (402, FailureKind::KeyRefused),
             (403, FailureKind::KeyRefused),
             (404, FailureKind::UnknownModel),
             (422, FailureKind::Rejected),
@@ -180,6 +184,8 @@ mod tests {
             FailureKind::Unsupported
         );
         assert_eq!(kind(400, r#"{"error":"model 'x' not found"}"#), FailureKind::UnknownModel);
+        let used_up = r#"{"error":{"message":"You exceeded your current quota","code":"insufficient_quota"}}"#;
+        assert_eq!(kind(429, used_up), FailureKind::KeyRefused);
     }
 
     #[test]

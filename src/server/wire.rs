@@ -2,6 +2,7 @@
 //! value in a response never costs the answer.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer};
@@ -74,9 +75,14 @@ pub struct CompletionRequest {
 #[non_exhaustive]
 pub struct Options {
     /// The most tokens to generate.
-    pub max_tokens: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<usize>,
+    /// The same by the name that newer models of OpenAI want.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_completion_tokens: Option<usize>,
     /// The sampling temperature.
-    pub temperature: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f32>,
     /// What holds the decoder to the schema.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_format: Option<Arc<RawValue>>,
@@ -84,7 +90,34 @@ pub struct Options {
     /// alone, which want answers of a known length.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ignore_eos: Option<bool>,
+    /// Further fields, as they were [set](crate::CategorizerBuilder::request_field).
+    #[serde(flatten)]
+    pub fields: Arc<BTreeMap<String, serde_json::Value>>,
 }
+
+impl Options {
+    /// Bounds the answer by so many tokens instead, by the name that is in use.
+    pub(crate) fn limit_output(&mut self, tokens: usize) {
+        self.max_tokens = self.max_tokens.map(|_| tokens);
+        self.max_completion_tokens = self.max_completion_tokens.map(|_| tokens);
+    }
+}
+
+/// The fields that requests have anyhow.
+pub(crate) const OWN_FIELDS: [&str; 12] = [
+    "model",
+    "messages",
+    "prompt",
+    "max_tokens",
+    "max_completion_tokens",
+    "temperature",
+    "response_format",
+    "ignore_eos",
+    "logprobs",
+    "top_logprobs",
+    "stream",
+    "n",
+];
 
 impl Request {
     /// The options, whichever the endpoint.
@@ -372,12 +405,36 @@ pub(crate) fn nan_to_null(json: &str) -> Option<String> {
 pub(crate) fn error_words(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(&body[..body.len().min(64 * 1024)]);
     let Ok(value) = serde_json::from_str::<serde_json::Value>(&text) else {
-        return without_tags(&text);
+        return unescaped(&without_tags(&text));
     };
     let found = [&value["error"]["message"], &value["error"], &value["message"], &value["detail"]]
         .into_iter()
         .find_map(|value| value.as_str().map(str::to_owned));
-    found.unwrap_or_else(|| text.into_owned())
+    let words = unescaped(&found.unwrap_or_else(|| text.into_owned()));
+    // Some conditions have a name that the message does not tell.
+    match value["error"]["code"].as_str().filter(|code| !words.contains(code)) {
+        Some(code) => format!("{words} ({code})"),
+        None => words,
+    }
+}
+
+/// Writes JSON's `\u` escapes out, in which a repetition of the request would not be known as one.
+fn unescaped(text: &str) -> String {
+    let (mut out, mut units) = (String::with_capacity(text.len()), Vec::new());
+    let mut rest = text;
+    loop {
+        let digits = rest.strip_prefix("\\u").and_then(|after| after.get(..4));
+        if let Some(unit) = digits.and_then(|digits| u16::from_str_radix(digits, 16).ok()) {
+            units.push(unit);
+            rest = &rest[6..];
+            continue;
+        }
+        out.extend(char::decode_utf16(units.drain(..)).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)));
+        let Some(first) = rest.chars().next() else { return out };
+        let next = rest[first.len_utf8()..].find("\\u").map_or(rest.len(), |at| first.len_utf8() + at);
+        out.push_str(&rest[..next]);
+        rest = &rest[next..];
+    }
 }
 
 /// An HTML error page reduced to its words.
@@ -471,8 +528,10 @@ mod tests {
         for (body, words) in [
             (r#"{"error":{"message":"no such model","code":404}}"#, "no such model"),
             (r#"{"error":"model not found"}"#, "model not found"),
+            (r#"{"error":{"message":"Pay","code":"insufficient_quota"}}"#, "Pay (insufficient_quota)"),
             (r#"{"object":"error","message":"too long"}"#, "too long"),
             (r#"{"detail":"Not Found"}"#, "Not Found"),
+            (r#"{"detail":[{"input":"\u041c\u0438\u0440 \ud83d\ude00"}]}"#, "{\"detail\":[{\"input\":\"Мир 😀\"}]}"),
             ("<html><body><h1>429</h1>Slow down</body></html>", "429 Slow down"),
             ("", ""),
         ] {

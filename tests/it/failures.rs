@@ -109,6 +109,76 @@ async fn patience_ends_and_the_rest_is_not_attempted() {
     assert!((600..640).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
 }
 
+/// A server that used to answer and then refuses whatever it is asked, as after a restart with other settings.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_turns_to_reject_everything_costs_few_items() {
+    let start = Instant::now();
+    let (report, _) = run(300, move |asked| {
+        let wrong = Duration::from_secs(10)..Duration::from_secs(300);
+        if wrong.contains(&start.elapsed()) {
+            Reply::status(422, "unknown setting")
+        } else {
+            right(asked).after(Duration::from_secs(2))
+        }
+    })
+    .await;
+    let lost = failed(&report);
+    assert!(lost.values().all(|kind| *kind == "rejected") && lost.len() <= 16, "{lost:?}");
+    assert!(report.error.is_none());
+
+    let (report, _) = run(300, |asked| if asked.number < 5 { right(asked) } else { Reply::status(422, "no") }).await;
+    assert_eq!(report.error.as_ref().unwrap().kind(), ErrorKind::OutOfPatience);
+    let rejected = report.stats.failed.get("rejected").copied().unwrap_or_default();
+    assert!(rejected <= 16 && report.categorized() == 15, "{rejected}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_turns_to_reject_everything_costs_nothing_beside_another() {
+    let good = ScriptedTransport::new(|asked| right(asked).after(Duration::from_secs(2)));
+    let bad =
+        ScriptedTransport::new(|asked: &Asked| if asked.number < 3 { right(asked) } else { Reply::status(400, "no") });
+    let report = builder(&[&good, &bad]).build().unwrap().categorize(items(300)).await;
+    check_all_there(&report, 300);
+    assert_eq!(failed(&report).len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_bad_items_in_a_row_are_their_own_fault() {
+    let (report, server) = run(300, |asked| {
+        let is_bad = |number: usize| asked.items.iter().any(|item| item.ends_with(&format!(" story {number}")));
+        if (100..200).any(is_bad) { Reply::status(422, "bad item") } else { right(asked) }
+    })
+    .await;
+    assert_eq!(failed(&report).len(), 100);
+    assert_eq!((report.categorized(), report.error.is_none()), (200, true));
+    assert!(server.asked().len() < 700, "{} requests", server.asked().len());
+}
+
+/// Runs that begin one after the other do not make each other wait for ever, nor does the first leave the next without a try.
+#[tokio::test(start_paused = true)]
+async fn patience_is_over_however_many_runs_begin() {
+    let server = ScriptedTransport::new(|_| refused());
+    let categorizer = builder(&[&server]).patience(Duration::from_secs(60)).build().unwrap();
+    let start = Instant::now();
+    let mut runs = Vec::new();
+    for number in 0..20 {
+        let categorizer = categorizer.clone();
+        runs.push(tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(number)).await;
+            (categorizer.categorize(items(1)).await, start.elapsed().as_secs())
+        }));
+    }
+    for run in runs {
+        let (report, ended) = run.await.unwrap();
+        assert_eq!(report.error.unwrap().kind(), ErrorKind::OutOfPatience);
+        assert!((60..=61).contains(&ended), "{ended}");
+    }
+    let asked = server.asked().len();
+    let report = categorizer.categorize(items(1)).await;
+    assert_eq!(report.error.unwrap().kind(), ErrorKind::OutOfPatience);
+    assert!(server.asked().len() > asked && start.elapsed().as_secs() >= 120, "the next run tries anew");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_refused_key_or_an_unknown_model_stops_the_run_at_once() {
     for (status, body) in [
@@ -183,6 +253,38 @@ async fn a_refused_form_is_learned_once() {
     assert_eq!(report.categorized(), 60);
     let dialect = report.stats.endpoints[0].dialect;
     assert_eq!((dialect.structured_output, dialect.logprobs), (StructuredOutput::None, false));
+}
+
+/// As newer models of OpenAI do it, one parameter at a time.
+#[tokio::test(start_paused = true)]
+async fn a_model_that_takes_other_parameters_is_asked_with_them() {
+    let server = ScriptedTransport::new(|asked| {
+        let body = serde_json::to_value(&asked.request).unwrap();
+        let refuse = |words: &str| Reply::status(400, &format!(r#"{{"error":{{"message":"{words}"}}}}"#));
+        if body.get("max_tokens").is_some() {
+            refuse(
+                "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+            )
+        } else if body.get("temperature").is_some() {
+            refuse("Unsupported value: 'temperature' does not support 0 with this model.")
+        } else {
+            right(asked)
+        }
+    });
+    let builder = builder(&[&server]).request_field("reasoning_effort", "none").request_field("seed", 7);
+    let report = builder.build().unwrap().categorize(items(60)).await;
+    check_all_there(&report, 60);
+    assert_eq!(report.categorized(), 60);
+    let body = serde_json::to_value(&server.asked().last().unwrap().request).unwrap();
+    assert!(body["max_completion_tokens"].as_u64().is_some_and(|tokens| tokens > 16), "{body}");
+    assert_eq!((&body["reasoning_effort"], &body["seed"]), (&"none".into(), &7.into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn fields_that_are_set_anyhow_cannot_be_set() {
+    let server = ScriptedTransport::new(right);
+    let error = builder(&[&server]).request_field("max_tokens", 9).build().unwrap_err().to_string();
+    assert!(error.contains("\"max_tokens\" is set by slugline"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,14 +3,19 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
 use slugline::calibration::Calibration;
-use slugline::ledger::{LedgerErrorKind, LedgerStats, SyncPolicy};
+use slugline::ledger::{AcrossVersions, LedgerErrorKind, LedgerStats, SyncPolicy};
+use slugline::server::{Request, TransportError, TransportErrorKind};
 use slugline::testing::{Asked, Reply, ScriptedTransport};
-use slugline::{Api, Category, EndpointConfig, Error, Escalation, ItemErrorKind, Ledger, NewsItem, Status, Taxonomy};
+use slugline::{
+    AnswerForm, Api, Category, Descent, EndpointConfig, Error, Escalation, ItemErrorKind, Ledger, NewsItem,
+    ServiceError, ServiceOptions, Status, Taxonomy,
+};
 
 use crate::support::{builder, check_all_there, failed, item, items, right, right_label, taxonomy};
 
@@ -83,8 +88,6 @@ async fn a_second_run_asks_nothing_and_says_so() {
 /// Three categories; the title of an item says which is right, and with what probability.
 #[tokio::test(start_paused = true)]
 async fn a_new_version_asks_only_what_has_changed() {
-    use slugline::ledger::AcrossVersions;
-
     let folder = Folder::new();
     let server = ScriptedTransport::new(|asked| {
         // Business is the rival of sport, and sport of the others.
@@ -130,6 +133,36 @@ async fn a_new_version_asks_only_what_has_changed() {
     assert_eq!(run(other_name, same).await.1, 0);
 }
 
+/// An answer of the top level is not one of the whole tree as a list, and another form of answer is another question.
+#[tokio::test(start_paused = true)]
+async fn answers_outlive_a_version_but_not_another_question() {
+    let folder = Folder::new();
+    let below = |id: &str| Category::new(id, id, "").with_parent("sport");
+    let top = [Category::new("sport", "Sport", "Matches."), Category::new("other", "Other", "Rest.").as_fallback()];
+    let tree = Taxonomy::new("tree", "1", top.into_iter().chain([below("ball"), below("chess")])).unwrap();
+    let server = ScriptedTransport::new(|asked| {
+        let Request::Chat(request) = &asked.request else { panic!("no chat request") };
+        let label = if request.messages.0.content.get().contains("- ball: ") { "ball" } else { "sport" };
+        Reply::labels(asked.items.iter().map(|_| label))
+    });
+    let run = async |descends: bool, form: AnswerForm| {
+        let endpoint = EndpointConfig::new("http://0").transport(server.clone()).model("m");
+        let builder = slugline::Categorizer::builder(tree.clone()).endpoint(endpoint).answer_form(form).pack_size(1);
+        let builder =
+            builder.ledger(Ledger::open(folder.file()).unwrap()).across_versions(AcrossVersions::SameCategory);
+        let builder = if descends { builder.descend(Descent::default()) } else { builder };
+        let report = builder.build().unwrap().categorize(items(10)).await;
+        assert!(report.outcomes.iter().all(|of| of.result.as_ref().unwrap().category.as_str() == "ball"));
+        report.stats.requests
+    };
+    assert_eq!(run(true, AnswerForm::Objects).await, 20);
+    assert_eq!(run(false, AnswerForm::Objects).await, 10);
+    assert_eq!(run(false, AnswerForm::Category).await, 10);
+    for (descends, form) in [(true, AnswerForm::Objects), (false, AnswerForm::Objects), (false, AnswerForm::Category)] {
+        assert_eq!(run(descends, form).await, 0, "all of that is known now");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_decides_the_answer_asks_anew_and_the_rest_does_not() {
     let folder = Folder::new();
@@ -158,6 +191,7 @@ async fn what_decides_the_answer_asks_anew_and_the_rest_does_not() {
         ("calibration", base().calibration(calibration)),
         ("escalation", base().escalate(Escalation::below(0.5))),
         ("its way", base().escalate(Escalation::below(0.5).vote(2))),
+        ("a field", base().request_field("reasoning_effort", "low")),
         ("its bound", base().escalate(Escalation::below(0.6))),
         ("its model", base().escalate(Escalation::below(0.5).to(stronger.clone().model("big")))),
         ("its other model", base().escalate(Escalation::below(0.5).to(stronger.model("bigger")))),
@@ -365,6 +399,39 @@ async fn rejections_by_a_server_that_never_answered_are_not_kept() {
     let mended = ScriptedTransport::new(right);
     let report = builder(&[&mended]).ledger(ledger).build().unwrap().categorize(items(5)).await;
     assert_eq!(report.categorized(), 5);
+}
+
+/// Calls to a service that lost its endpoints fail as such, not as items, and leave nothing in the ledger; what is known is
+/// still answered.
+#[tokio::test(start_paused = true)]
+async fn a_service_with_a_ledger_says_that_its_endpoints_are_gone() {
+    let folder = Folder::new();
+    let is_dead = Arc::new(AtomicBool::new(false));
+    let switch = Arc::clone(&is_dead);
+    let server = ScriptedTransport::new(move |asked| {
+        if switch.load(Ordering::SeqCst) {
+            Reply::error(TransportError::new(TransportErrorKind::Connect, "connection refused"))
+        } else {
+            right(asked)
+        }
+    });
+    let ledger = Ledger::open(folder.file()).unwrap();
+    let categorizer = builder(&[&server]).ledger(ledger.clone()).patience(Duration::from_secs(5)).build().unwrap();
+    let service = categorizer.service(ServiceOptions::default().no_deadline());
+    service.categorize_one(item(0)).await.unwrap();
+
+    is_dead.store(true, Ordering::SeqCst);
+    for round in 1..4 {
+        let calls = (0..10).map(|number| service.categorize_one(item(10 * round + number)));
+        for lost in join_all(calls).await {
+            assert!(matches!(lost, Err(ServiceError::Unavailable(Error::OutOfPatience { .. }))), "{lost:?}");
+        }
+    }
+    assert!(service.categorize_one(item(0)).await.unwrap().result.is_ok());
+
+    is_dead.store(false, Ordering::SeqCst);
+    service.categorize_one(item(10)).await.unwrap();
+    assert_eq!((ledger.stats().answers, ledger.stats().failures), (2, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -168,6 +168,10 @@ async fn a_prior_needs_probabilities_and_answers() {
     let silent = ScriptedTransport::new(|asked| Reply::labels(asked.items.iter().map(|_| "sport")));
     let error = builder(&[&silent]).build().unwrap().measure_prior().await.unwrap_err();
     assert_eq!(error, CalibrationError::NothingToMeasure);
+    let asked = ScriptedTransport::new(third_is_sport);
+    let second = EndpointConfig::new("http://second").model("n").transport(asked.clone());
+    let error = builder(&[&asked]).endpoint(second).build().unwrap().measure_prior().await.unwrap_err();
+    assert_eq!(error, CalibrationError::Mixed, "each model has habits of its own");
     let refusing = ScriptedTransport::new(|_| Reply::status(401, "no"));
     let error = builder(&[&refusing]).build().unwrap().measure_prior().await.unwrap_err();
     assert!(matches!(error, CalibrationError::NotAnswered { .. }), "{error}");

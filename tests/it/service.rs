@@ -294,15 +294,17 @@ async fn a_refused_key_fails_calls_at_once_until_it_is_accepted() {
     check_right(99, &service.categorize_one(item(99)).await.unwrap());
 }
 
+/// The right labels, none of them sure.
+fn unsure(asked: &Asked) -> Reply {
+    let shares = |item: &String| {
+        let right = ["sport", "business", "other"].into_iter().find(|label| *label == right_label(item)).unwrap();
+        vec![(right, 0.5), (if right == "sport" { "business" } else { "sport" }, 0.4)]
+    };
+    Reply::probabilities(asked.items.iter().map(shares))
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stronger_model_that_was_lost_is_tried_again_after_a_minute() {
-    let unsure = |asked: &Asked| {
-        let shares = |item: &String| {
-            let right = ["sport", "business", "other"].into_iter().find(|label| *label == right_label(item)).unwrap();
-            vec![(right, 0.5), (if right == "sport" { "business" } else { "sport" }, 0.4)]
-        };
-        Reply::probabilities(asked.items.iter().map(shares))
-    };
     let is_refused = Arc::new(AtomicBool::new(true));
     let switch = Arc::clone(&is_refused);
     let weak = ScriptedTransport::new(unsure);
@@ -378,6 +380,22 @@ async fn shutdown_does_not_wait_longer_than_the_callers() {
     assert!(matches!(hanging.await.unwrap(), Err(ServiceError::DeadlineExceeded { .. })));
     sleep(ms(1)).await;
     assert_eq!(categorizer.endpoints()[0].in_flight, 0, "the request that nobody waits for is cancelled");
+}
+
+/// A request that waited for a place when the service ended keeps no turn, however long a handle is kept.
+#[tokio::test(start_paused = true)]
+async fn after_a_shutdown_the_endpoints_are_free_for_others() {
+    let is_dead = Arc::new(AtomicBool::new(true));
+    let switch = Arc::clone(&is_dead);
+    let server = ScriptedTransport::new(move |asked| if switch.load(Ordering::SeqCst) { gone() } else { right(asked) });
+    let categorizer = builder(&[&server]).build().unwrap();
+    let service = categorizer.service(ServiceOptions::default());
+    assert!(service.categorize_within(item(0), 5 * SECOND).await.is_err());
+    service.shutdown().await;
+    is_dead.store(false, Ordering::SeqCst);
+    let report = tokio::time::timeout(600 * SECOND, categorizer.categorize([item(1)])).await;
+    check_right(1, &report.expect("no run waits for one that has ended").outcomes[0]);
+    assert_eq!(service.stats().run.categorized, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -496,4 +514,25 @@ async fn a_quiet_time_after_a_failure_costs_nothing() {
     assert!(call(&service, 1).await.unwrap().unwrap().result.is_err());
     sleep(61 * SECOND).await;
     check_right(2, &call(&service, 2).await.unwrap().unwrap());
+}
+
+/// The same for the endpoint of the stronger model, which is asked more seldom still.
+#[tokio::test(start_paused = true)]
+async fn a_quiet_time_after_a_failure_of_the_stronger_model_costs_nothing() {
+    let weak = ScriptedTransport::new(unsure);
+    let strong = ScriptedTransport::new(
+        |asked: &Asked| {
+            if has(asked, 0) { Reply::status(500, "it broke down") } else { right(asked) }
+        },
+    );
+    let endpoint = EndpointConfig::new("http://strong").model("large").transport(strong.clone());
+    let escalation = Escalation::below(0.6).to(endpoint).at_most(10.0);
+    let service = service(builder(&[&weak]).escalate(escalation).patience(60 * SECOND).transport_retries(0));
+    let model = async |number| {
+        let outcome = call(&service, number).await.unwrap().unwrap();
+        outcome.result.unwrap().origin.model.to_string()
+    };
+    assert_eq!(model(0).await, "m", "the first answer stands");
+    sleep(61 * SECOND).await;
+    assert_eq!(model(1).await, "large");
 }

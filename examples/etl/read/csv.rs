@@ -17,9 +17,12 @@ pub(super) fn read(source: impl Read, delimiter: u8, sink: &mut Sink) -> Result<
         csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).buffer_capacity(64 * 1024).from_reader(bounded);
     let header = reader.headers().map_err(io_error)?.clone();
     if header.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is empty, without even a header").into());
+        return sink.reject_file("it is empty, without even a header".to_owned());
     }
-    sink.columns.check(|name| header.iter().any(|column| column == name)).map_err(io::Error::other)?;
+    if let Err(problem) = sink.columns.check(|name| header.iter().any(|column| column == name)) {
+        // After items of other files, the columns that are asked for are right.
+        return if sink.has_items { sink.reject_file(problem) } else { Err(io::Error::other(problem).into()) };
+    }
 
     let mut record = csv::ByteRecord::new();
     loop {

@@ -76,8 +76,14 @@ pub(crate) fn start(inputs: Inputs, columns: Columns) -> io::Result<Reading> {
     let (row_sender, rows) = mpsc::channel(READ_AHEAD);
     let (notice_sender, notices) = mpsc::channel(READ_AHEAD);
     let position = Arc::new(Position::new(inputs.size_bytes));
-    let mut sink =
-        Sink { place: None, rows: row_sender, notices: notice_sender, position: Arc::clone(&position), columns };
+    let mut sink = Sink {
+        place: None,
+        has_items: false,
+        rows: row_sender,
+        notices: notice_sender,
+        position: Arc::clone(&position),
+        columns,
+    };
     std::thread::Builder::new().name("input".into()).spawn(move || {
         let end = inputs.files.iter().try_for_each(|input| {
             sink.place = Some(Place { file: Arc::clone(&input.name), line: 0 });
@@ -129,6 +135,7 @@ fn read(input: &Input, sink: &mut Sink) -> Result<()> {
 struct Sink {
     /// The file, and the row that was read last.
     place: Option<Place>,
+    has_items: bool,
     rows: mpsc::Sender<Row>,
     notices: mpsc::Sender<Notice>,
     position: Arc<Position>,
@@ -149,6 +156,7 @@ impl Sink {
 
     fn item(&mut self, line: u64, item: NewsItem, kept: Vec<Value>) -> Result<()> {
         let place = Place { line, ..self.count_row(line) };
+        self.has_items = true;
         self.rows.blocking_send(Row { place, item, kept }).map_err(|_| Ended::NobodyListens)
     }
 

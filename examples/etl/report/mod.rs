@@ -2,7 +2,7 @@
 
 mod html;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -84,10 +84,16 @@ impl Exit {
         Self { code: 2, reason: format!("finished; {failed} items have errors, {rejected} rows were rejected") }
     }
 
-    /// Something ended it before, and what was done is written.
-    pub(crate) fn stopped(reason: &str, tally: &Tally) -> Self {
+    /// Something ended it before, and what was done is written, where there were earlier files under these other names.
+    pub(crate) fn stopped(reason: &str, tally: &Tally, left: &[PathBuf]) -> Self {
         let Tally { written, rejected, .. } = tally;
-        Self { code: 1, reason: format!("{reason} (stopped with {written} rows written, {rejected} rejected)") }
+        let names: Vec<_> = left.iter().map(|path| path.display().to_string()).collect();
+        let left = if names.is_empty() {
+            String::new()
+        } else {
+            format!("; the earlier files are as they were, these rows are in {}", names.join(" and "))
+        };
+        Self { code: 1, reason: format!("{reason} (stopped with {written} rows written, {rejected} rejected{left})") }
     }
 
     /// The output or the rejects could not be written.

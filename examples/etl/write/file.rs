@@ -1,5 +1,5 @@
-//! A file that has its name only when it is whole: who reads it never sees half of it, and what was there before is lost only
-//! to what replaces it.
+//! A file that has its name only when it is complete on the disk: who reads it never sees half of it. What was there before is
+//! lost only to a run that came to its end.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -41,15 +41,21 @@ impl Target {
         self.is_renamed.then(|| partial(&self.path))
     }
 
-    pub(super) fn finish(self, mut raw: Raw) -> io::Result<()> {
+    /// Gives the file its name, unless it is of a run that had to stop and there is an earlier one. Gives the name under which
+    /// it was left then.
+    pub(super) fn finish(self, mut raw: Raw, is_whole: bool) -> io::Result<Option<PathBuf>> {
         raw.flush()?;
-        match raw {
-            Raw::File(file) if self.is_renamed => {
-                file.sync_all()?;
-                std::fs::rename(partial(&self.path), &self.path)
-            }
-            _ => Ok(()),
+        let Raw::File(file) = raw else { return Ok(None) };
+        if !self.is_renamed {
+            return Ok(None);
         }
+        file.sync_all()?;
+        let partial = partial(&self.path);
+        if !is_whole && self.path.metadata().is_ok_and(|earlier| earlier.len() > 0) {
+            return Ok(Some(partial));
+        }
+        std::fs::rename(partial, &self.path)?;
+        Ok(None)
     }
 }
 

@@ -6,7 +6,7 @@ mod table;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -88,13 +88,14 @@ impl Output {
     }
 
     /// Writes the end, brings everything to the disk and gives the file its name. A disk may be found to be full only now.
-    pub(crate) fn finish(self) -> io::Result<()> {
+    /// Of a run that had to stop, gives the name under which the file was left where an earlier one has its own.
+    pub(crate) fn finish(self, is_whole: bool) -> io::Result<Option<PathBuf>> {
         let raw = match self.writer {
             Writer::Jsonl(encoder) => encoder.finish()?,
             Writer::Csv(writer) => writer.into_inner().map_err(csv::IntoInnerError::into_error)?.finish()?,
             Writer::Parquet(writer) => writer.finish()?,
         };
-        self.target.finish(raw)
+        self.target.finish(raw, is_whole)
     }
 
     /// The rows so far.
@@ -103,7 +104,7 @@ impl Output {
     }
 
     /// Where the rows are that were written when it cannot be finished.
-    pub(crate) fn left_in(&self) -> Option<std::path::PathBuf> {
+    pub(crate) fn left_in(&self) -> Option<PathBuf> {
         self.target.partial()
     }
 }
@@ -161,9 +162,9 @@ impl Lines {
         Ok(())
     }
 
-    /// Brings everything to the disk and gives the file its name.
-    pub(crate) fn finish(self) -> io::Result<()> {
-        self.target.finish(self.encoder.finish()?)
+    /// The same as for an [`Output`].
+    pub(crate) fn finish(self, is_whole: bool) -> io::Result<Option<PathBuf>> {
+        self.target.finish(self.encoder.finish()?, is_whole)
     }
 }
 
