@@ -55,6 +55,7 @@ const REJECTIONS_TO_REFUSE: u32 = 16;
 /// Rejections in a row after which a server that used to answer may have gone wrong itself, whatever the requests say.
 const REJECTIONS_TO_DOUBT: u32 = 32;
 /// Rejections in a row that say nothing yet against a server that used to answer.
+#[cfg(feature = "ledger")]
 const REJECTIONS_TO_TRUST: u32 = 16;
 /// The first cool-down; it doubles with each failed probe.
 const FIRST_COOL_DOWN: Duration = Duration::from_secs(1);
