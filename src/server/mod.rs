@@ -3,6 +3,7 @@
 mod config;
 mod dialect;
 mod endpoint;
+mod error_words;
 mod looks;
 mod metrics;
 mod openai;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::dialect::Refused;
+use super::error_words::error_words;
 use super::transport::{Response, TransportError, TransportErrorKind};
-use super::wire::{Completion, Finish, error_words, read_completion};
+use super::wire::{Completion, Finish, read_completion};
 use crate::error::{Failure, FailureKind, redact, without_lines};
 
 /// What an attempt came to.
