@@ -227,9 +227,7 @@ impl<S: Stream<Item = NewsItem>> Job<S> {
                 },
                 _ = every_second.tick() => {
                     self.output.flush_if_due()?;
-                    let stats = self.outcomes.stats();
-                    self.counts.before = self.in_output + stats.from_ledger;
-                    self.counts.measured = Some(Measured::from(&stats));
+                    self.measure();
                 }
             }
             if let Some(error) = self.outcomes.error() {
@@ -241,6 +239,8 @@ impl<S: Stream<Item = NewsItem>> Job<S> {
             self.counts.total = self.position.estimated_total();
             self.progress.update(self.counts);
         }
+        self.measure();
+        self.progress.update(self.counts);
         // A stop that came between the last two looks at the run has ended the source, too.
         let was_stopped = stopped_by.is_none() && self.stop.is_stopped();
         Ok(if was_stopped { Some(slugline::Error::Stopped.to_string()) } else { stopped_by })
@@ -258,6 +258,12 @@ impl<S: Stream<Item = NewsItem>> Job<S> {
         }
         self.count(is_failed(outcome));
         self.output.line(&NumberedOutcome { outcome, line })
+    }
+
+    fn measure(&mut self) {
+        let stats = self.outcomes.stats();
+        self.counts.before = self.in_output + stats.from_ledger;
+        self.counts.measured = Some(Measured::from(&stats));
     }
 
     fn count(&mut self, is_failed: bool) {
